@@ -1,0 +1,135 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the cue stages hand on. All pixels are of the full frame unless a crop camera says otherwise."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fmh_ros.core.frame.camera import CameraModel
+from fmh_ros.core.frame.frame import Frame, ObjectPrompt, Side
+from fmh_ros.core.transforms import Similarity
+
+FloatArray = NDArray[np.float64]
+
+#: The 21 joints in order: wrist, then thumb, index, middle, ring, little, each from the base to the tip.
+KEYPOINT_NAMES: tuple[str, ...] = ("wrist",) + tuple(
+    f"{finger}_{joint}"
+    for finger, joints in (
+        ("thumb", ("cmc", "mcp", "ip", "tip")),
+        ("index", ("mcp", "pip", "dip", "tip")),
+        ("middle", ("mcp", "pip", "dip", "tip")),
+        ("ring", ("mcp", "pip", "dip", "tip")),
+        ("little", ("mcp", "pip", "dip", "tip")),
+    )
+    for joint in joints
+)
+
+
+@dataclass(frozen=True)
+class HandObservation:
+    """One detected hand.
+
+    side : anatomical side; side_score : confidence in the side, 0.5 to 1.
+    score : presence, 0 to 1; box : x0, y0, x1, y1 around the keypoints, px.
+    keypoints_2d : (21, 2) px, KEYPOINT_NAMES order, pixel centres at integers.
+    keypoints_world : (21, 3) metres, x right, y down, z away from the camera, origin near the palm centre; a rough
+        metric pose, of an average hand.
+    """
+
+    side: Side
+    side_score: float
+    score: float
+    box: tuple[float, float, float, float]
+    keypoints_2d: FloatArray
+    keypoints_world: FloatArray
+
+
+@dataclass(frozen=True)
+class SceneMasks:
+    """Where hand and object are seen.
+
+    hand, object : (H, W) bool, disjoint, visible parts only; hand includes the forearm that continues it.
+    object_probability : (H, W) float32, the raw estimate of the object mask.
+    amodal_probability : (H, W) float32 or None, estimate of the whole object's silhouette, hidden part included.
+    object_score : 0 to 1, how sure the stage is that the hand holds this object.
+    warnings : sentences for the user.
+    """
+
+    hand: NDArray[np.bool_]
+    object: NDArray[np.bool_]
+    object_probability: NDArray[np.float32]
+    amodal_probability: NDArray[np.float32] | None
+    object_score: float
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class PointMap:
+    """Surface seen by the camera.
+
+    depth : (H, W) float32 metres along z, NaN where unknown.
+    normals : (H, W, 3) float32 unit, camera optical frame, towards the camera (z < 0), NaN where unknown; or None.
+    source : "sensor" for aligned depth, "network" for a monocular estimate anchored on the hand.
+    scale_sigma : relative one-sigma uncertainty of the metric scale.
+    """
+
+    depth: NDArray[np.float32]
+    normals: NDArray[np.float32] | None
+    source: Literal["sensor", "network"]
+    scale_sigma: float
+
+
+@dataclass(frozen=True)
+class ObjectView:
+    """The completed view of the object, hand removed, in a square crop: what the shape generator is conditioned on.
+
+    camera : camera of the crop (its width and height are the arrays' size S).
+    mask : (S, S) float32 in 0..1, visible object.
+    unknown : (S, S) bool, hidden by the hand or outside the image: may or may not be object, never background.
+    depth : (S, S) float32 metres, NaN where unknown, or None; normals : (S, S, 3) float32 camera frame, NaN where
+        unknown, or None; image : (S, S, 3) uint8 RGB with everything but the object white.
+    T_camera_view : the cube the object is thought to lie in: its frame is the "view frame", x right, y down, z along
+        the viewing ray through the object's centre, the cube spans -1 to 1, scale is metres per unit.
+    """
+
+    camera: CameraModel
+    mask: NDArray[np.float32]
+    unknown: NDArray[np.bool_]
+    depth: NDArray[np.float32] | None
+    normals: NDArray[np.float32] | None
+    image: NDArray[np.uint8]
+    T_camera_view: Similarity
+
+
+class HandDetector(Protocol):
+    """Finds hands and their landmarks."""
+
+    name: str
+
+    def detect(self, frame: Frame) -> list[HandObservation]:
+        """Return every hand in the frame, best first; an empty list when there is none."""
+        ...
+
+
+class Segmenter(Protocol):
+    """Separates hand, object and the rest, for one chosen hand."""
+
+    name: str
+
+    def segment(self, frame: Frame, hand: HandObservation, prompt: ObjectPrompt) -> SceneMasks:
+        """Return masks of the hand and of what it holds. Raises NoObjectError or EmptyObjectMaskError."""
+        ...
+
+
+class PointMapper(Protocol):
+    """Estimates the visible surface."""
+
+    name: str
+
+    def map_points(self, frame: Frame, hand: HandObservation, masks: SceneMasks) -> PointMap | None:
+        """Return the visible surface, or None when nothing is known about it."""
+        ...

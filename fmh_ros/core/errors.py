@@ -1,0 +1,144 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Typed errors. Each class has one code: the process exit code of ``fmh`` and, later, the action error code.
+
+A message says what was seen, what was expected and what to change.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class FmhError(Exception):
+    """Base of every error this package raises on purpose.
+
+    ``code`` is unique per class (a test holds that), stable across releases, and below 126 so that it is a valid
+    process exit code.
+    """
+
+    code: ClassVar[int] = 1
+
+    def __init__(self, seen: str, *, expected: str = "", change: str = "") -> None:
+        self.seen = seen
+        self.expected = expected
+        self.change = change
+        parts = [seen.rstrip(".") + "."]
+        if expected:
+            parts.append(f"Expected {expected.rstrip('.')}.")
+        if change:
+            parts.append(change.rstrip(".") + ".")
+        super().__init__(" ".join(parts))
+
+
+class UsageError(FmhError):
+    """The command line or configuration asks for something that does not exist or does not fit together."""
+
+    code = 2
+
+
+class FileMissingError(FmhError):
+    """A named input file is not there or cannot be opened."""
+
+    code = 10
+
+
+class ImageError(FmhError):
+    """The image is corrupt, too small, or of a kind that cannot be read."""
+
+    code = 11
+
+
+class DepthError(FmhError):
+    """The depth image does not fit the colour image, or its unit or type makes no sense."""
+
+    code = 12
+
+
+class CameraError(FmhError):
+    """The camera calibration is not finite, not plausible, or for another resolution."""
+
+    code = 13
+
+
+class PromptError(FmhError):
+    """A box, point or mask prompt lies outside the image or does not fit it."""
+
+    code = 14
+
+
+class OutputError(FmhError):
+    """The output folder cannot be written."""
+
+    code = 15
+
+
+class NoHandError(FmhError):
+    """No hand was found in the image."""
+
+    code = 20
+
+
+class AmbiguousHandError(FmhError):
+    """Several hands are equally likely and the prompt does not decide between them."""
+
+    code = 21
+
+
+class NoObjectError(FmhError):
+    """A hand was found but it holds nothing that can be seen."""
+
+    code = 22
+
+
+class EmptyObjectMaskError(FmhError):
+    """The object mask is empty, or so large that it is not an object (it touches every border)."""
+
+    code = 23
+
+
+class HandFitError(FmhError):
+    """The hand model could not be fitted to the landmarks."""
+
+    code = 30
+
+
+class RegistrationError(FmhError):
+    """The object could not be placed in the camera frame."""
+
+    code = 31
+
+
+class EmptyShapeError(FmhError):
+    """The generator's final field has no surface."""
+
+    code = 32
+
+
+class ProfileError(FmhError):
+    """The profile does not exist or names a back end that is not installed."""
+
+    code = 40
+
+
+class ModelMissingError(FmhError):
+    """A model's weights or library are not installed."""
+
+    code = 41
+
+
+class OutOfMemoryError(FmhError):
+    """The device ran out of memory."""
+
+    code = 42
+
+
+class CancelledError(FmhError):
+    """The job was cancelled between two iterations; nothing was written."""
+
+    code = 50
+
+
+class TimeBudgetError(FmhError):
+    """The time budget ran out before there was any result to return."""
+
+    code = 51

@@ -1,0 +1,64 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One camera frame and what the user said about it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fmh_ros.core.frame.camera import CameraModel
+
+Side = Literal["left", "right"]
+
+
+@dataclass(frozen=True)
+class Frame:
+    """An undistorted image with its camera and optional aligned depth.
+
+    image : (height, width, 3) uint8 RGB; camera : same size.
+    depth : (height, width) float32 metres along z, NaN where unknown; None without a depth sensor.
+    frame_id : name of the camera optical frame; stamp_ns : source stamp, nanoseconds, None for a file.
+    """
+
+    image: NDArray[np.uint8]
+    camera: CameraModel
+    depth: NDArray[np.float32] | None = None
+    frame_id: str = "camera_optical"
+    stamp_ns: int | None = None
+
+    def mirrored(self) -> Frame:
+        """Flip horizontally: a left hand becomes a right one."""
+        depth = None if self.depth is None else np.ascontiguousarray(self.depth[:, ::-1])
+        return replace(
+            self, image=np.ascontiguousarray(self.image[:, ::-1]), camera=self.camera.mirrored(), depth=depth
+        )
+
+
+@dataclass(frozen=True)
+class ObjectPrompt:
+    """What the user pointed at, in pixels of the frame.
+
+    box : x0, y0, x1, y1; points : (x, y) pairs on the object; mask : (height, width) bool, True on the object.
+    """
+
+    box: tuple[float, float, float, float] | None = None
+    points: tuple[tuple[float, float], ...] = ()
+    mask: NDArray[np.bool_] | None = None
+
+    @property
+    def given(self) -> bool:
+        """Whether the user said anything."""
+        return self.box is not None or bool(self.points) or self.mask is not None
+
+    def mirrored(self, width: int) -> ObjectPrompt:
+        """The same prompt in the horizontally flipped image of this width."""
+        box = None
+        if self.box is not None:
+            x0, y0, x1, y1 = self.box
+            box = (width - 1 - x1, y0, width - 1 - x0, y1)
+        points = tuple((width - 1 - x, y) for x, y in self.points)
+        mask = None if self.mask is None else np.ascontiguousarray(self.mask[:, ::-1])
+        return ObjectPrompt(box, points, mask)
