@@ -35,9 +35,7 @@ class Similarity:
 
     def __matmul__(self, other: Similarity) -> Similarity:
         """Compose: ``T_a_b @ T_b_c = T_a_c``."""
-        return Similarity(
-            self.rotation @ other.rotation, self.apply(other.translation), self.scale * other.scale
-        )
+        return Similarity(self.rotation @ other.rotation, self.apply(other.translation), self.scale * other.scale)
 
     def rigid(self) -> Similarity:
         """Return the same pose with scale 1."""
