@@ -21,6 +21,8 @@ class Frame:
     image : (height, width, 3) uint8 RGB; camera : same size.
     depth : (height, width) float32 metres along z, NaN where unknown; None without a depth sensor.
     frame_id : name of the camera optical frame; stamp_ns : source stamp, nanoseconds, None for a file.
+    source_camera : camera of the full-size undistorted image when ``image`` was reduced for processing, else None.
+    warnings : sentences for the user about how the inputs were read.
     """
 
     image: NDArray[np.uint8]
@@ -28,13 +30,36 @@ class Frame:
     depth: NDArray[np.float32] | None = None
     frame_id: str = "camera_optical"
     stamp_ns: int | None = None
+    source_camera: CameraModel | None = None
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def reported_camera(self) -> CameraModel:
+        """Camera of the full-size image: the one whose pixels a result is written in."""
+        return self.source_camera or self.camera
 
     def mirrored(self) -> Frame:
         """Flip horizontally: a left hand becomes a right one."""
         depth = None if self.depth is None else np.ascontiguousarray(self.depth[:, ::-1])
         return replace(
-            self, image=np.ascontiguousarray(self.image[:, ::-1]), camera=self.camera.mirrored(), depth=depth
+            self,
+            image=np.ascontiguousarray(self.image[:, ::-1]),
+            camera=self.camera.mirrored(),
+            depth=depth,
+            source_camera=None if self.source_camera is None else self.source_camera.mirrored(),
         )
+
+    def to_reported(self, pixels: NDArray[np.floating]) -> NDArray[np.float64]:
+        """Map pixels (..., 2) of ``image`` to pixels of the full-size image."""
+        return (np.asarray(pixels, np.float64) + 0.5) * self._reduction() - 0.5
+
+    def from_reported(self, pixels: NDArray[np.floating]) -> NDArray[np.float64]:
+        """Map pixels (..., 2) of the full-size undistorted image to pixels of ``image``."""
+        return (np.asarray(pixels, np.float64) + 0.5) / self._reduction() - 0.5
+
+    def _reduction(self) -> NDArray[np.float64]:
+        full = self.reported_camera
+        return np.array([full.width / self.camera.width, full.height / self.camera.height])
 
 
 @dataclass(frozen=True)
