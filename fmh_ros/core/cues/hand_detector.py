@@ -1,0 +1,209 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Finds hands and their 21 landmarks, stubbornly: hands that hold things are what the networks see worst."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fmh_ros.core.cues.hand_models import FloatArray, HandNetworks, Landmarks, Palm, Pyramid, Window
+from fmh_ros.core.cues.types import HandObservation
+from fmh_ros.core.frame.frame import Frame
+
+
+@dataclass(frozen=True)
+class HandSearch:
+    """How hard to look.
+
+    palm, presence : thresholds of the two networks; weak_palm, weak_presence : those of the last resort, whose finds
+        are scored down by weak_factor.
+    angles : directions the whole image is turned to; paddings : sides of the searched square over the longer side.
+    tiles : sides of the sliding squares over the shorter side, for when the whole image shows no hand.
+    duplicate : two hands are one when their keypoints are on average nearer than this part of their size.
+    jitter_angles, jitter_scales : windows whose landmarks are averaged, radians and factors.
+    """
+
+    palm: float = 0.5
+    presence: float = 0.5
+    weak_palm: float = 0.2
+    weak_presence: float = 0.3
+    weak_factor: float = 0.6
+    angles: int = 6
+    paddings: tuple[float, ...] = (1.0, 1.4)
+    tiles: tuple[float, ...] = (0.7, 0.45)
+    duplicate: float = 0.25
+    jitter_angles: tuple[float, ...] = (-0.21, -0.07, 0.07, 0.21)
+    jitter_scales: tuple[float, ...] = (0.95, 1.1)
+
+
+@dataclass
+class _Candidate:
+    """A hand under construction: its latest landmarks, how often it was found, and the factor on its score."""
+
+    landmarks: Landmarks
+    votes: int = 1
+    factor: float = 1.0
+
+
+class MediaPipeHandDetector:
+    """`HandDetector` by MediaPipe's networks through LiteRT; the models load at the first call."""
+
+    name = "mediapipe"
+
+    def __init__(self, networks: HandNetworks | None = None, search: HandSearch | None = None) -> None:
+        self.networks = networks or HandNetworks()
+        self.search = search or HandSearch()
+
+    def detect(self, frame: Frame, near: tuple[float, float] | None = None) -> list[HandObservation]:
+        """Return every hand found, best first.
+
+        Args:
+            frame: image to search, RGB.
+            near: (x, y) px, where the user says the hand is about; the search zooms in there and hands are ordered
+                by their distance to it before their score.
+
+        Returns:
+            One observation per hand; an empty list when there is none. ``score`` combines the presence network, how
+            steadily the landmarks stay in place when the window moves, and in how many ways the hand was found.
+        """
+        pyramid = Pyramid(frame.image)
+        height, width = frame.image.shape[:2]
+        found: list[_Candidate] = []
+        weak: list[Palm] = []
+        windows = list(self._whole(width, height))
+        for window in windows:
+            self._look(pyramid, window, found, weak)
+        if near is not None:
+            for window in self._around(near, width, height):
+                self._look(pyramid, window, found, weak)
+        elif not found:
+            for window in self._tiles(width, height):
+                self._look(pyramid, window, found, weak)
+        if not found:
+            self._last_resort(pyramid, weak, found)
+        hands = self._distinct([self._observe(pyramid, candidate) for candidate in found])
+        diagonal = float(np.hypot(width, height))
+        return sorted(hands, key=lambda hand: -_rank(hand, near, diagonal))
+
+    def _whole(self, width: int, height: int) -> Iterator[Window]:
+        longest = max(width, height)
+        for padding in self.search.paddings:
+            for k in range(self.search.angles):
+                yield Window((width / 2, height / 2), padding * longest, 2 * np.pi * k / self.search.angles)
+
+    def _around(self, near: tuple[float, float], width: int, height: int) -> Iterator[Window]:
+        for part in (0.25, 0.4, 0.6):
+            for k in range(self.search.angles):
+                angle = 2 * np.pi * k / self.search.angles
+                yield Window((near[0] + 0.5, near[1] + 0.5), part * max(width, height), angle)
+
+    def _tiles(self, width: int, height: int) -> Iterator[Window]:
+        for part in self.search.tiles:
+            side = part * min(width, height)
+            columns, rows = (int(np.ceil(length / side * 1.4)) for length in (width, height))
+            for y in np.linspace(side / 2, height - side / 2, max(rows, 2)):
+                for x in np.linspace(side / 2, width - side / 2, max(columns, 2)):
+                    for angle in (0.0, 2.1, 4.2):
+                        yield Window((float(x), float(y)), side, angle)
+
+    def _look(self, pyramid: Pyramid, window: Window, found: list[_Candidate], weak: list[Palm]) -> None:
+        """Search one window: confirm what is known, add what is new, remember what is doubtful."""
+        for palm in self.networks.palms(pyramid, window, self.search.weak_palm):
+            known = next((c for c in found if _same_window(c.landmarks.window(), palm.window)), None)
+            if known is not None:
+                known.votes += 1
+            elif palm.score < self.search.palm:
+                weak.append(palm)
+            else:
+                self._confirm(pyramid, palm.window, self.search.presence, found, 1.0)
+
+    def _last_resort(self, pyramid: Pyramid, weak: list[Palm], found: list[_Candidate]) -> None:
+        for palm in sorted(weak, key=lambda palm: -palm.score)[:40]:
+            self._confirm(pyramid, palm.window, self.search.weak_presence, found, self.search.weak_factor)
+
+    def _confirm(
+        self, pyramid: Pyramid, window: Window, threshold: float, found: list[_Candidate], factor: float
+    ) -> None:
+        """Add the hand in a window if the landmark network sees one there at first and at second sight."""
+        first = self.networks.landmarks(pyramid, window)
+        if first.presence < threshold:
+            return
+        second = self.networks.landmarks(pyramid, first.window())
+        if second.presence < threshold:
+            return
+        third = self.networks.landmarks(pyramid, second.window())
+        if third.presence < threshold:
+            return
+        for candidate in found:
+            if _distance(candidate.landmarks.pixels, third.pixels) < self.search.duplicate:
+                candidate.votes += 1
+                return
+        found.append(_Candidate(third, 1, factor))
+
+    def _observe(self, pyramid: Pyramid, candidate: _Candidate) -> HandObservation:
+        """Average the landmarks over slightly moved windows and score the hand."""
+        base = candidate.landmarks.window()
+        views = [
+            self.networks.landmarks(pyramid, Window(base.centre, base.side * scale, base.angle + angle))
+            for scale in self.search.jitter_scales
+            for angle in self.search.jitter_angles
+        ]
+        pixels = np.mean([view.pixels for view in views], 0)
+        world = np.mean([view.world for view in views], 0)
+        right = float(np.mean([view.right for view in views]))
+        presence = float(np.mean([view.presence for view in views]))
+        spread = float(np.mean([_distance(view.pixels, pixels) for view in views]))
+        chances = self.search.angles * len(self.search.paddings)
+        often = 0.7 + 0.3 * min(candidate.votes / (0.5 * chances), 1.0)
+        score = presence * float(np.exp(-((spread / 0.15) ** 2))) * often * candidate.factor
+        x0, y0 = (float(v) for v in pixels.min(0))
+        x1, y1 = (float(v) for v in pixels.max(0))
+        side = "right" if right > 0.5 else "left"
+        return HandObservation(side, max(right, 1.0 - right), score, (x0, y0, x1, y1), pixels, world)  # type: ignore[arg-type]
+
+    def _distinct(self, hands: list[HandObservation]) -> list[HandObservation]:
+        """Drop hands that overlap a better one, and those the averaged presence no longer supports."""
+        kept: list[HandObservation] = []
+        for hand in sorted(hands, key=lambda hand: -hand.score):
+            alike = any(
+                _distance(other.keypoints_2d, hand.keypoints_2d) < self.search.duplicate
+                or _box_overlap(other.box, hand.box) > 0.6
+                for other in kept
+            )
+            if not alike and hand.score > 0.1:
+                kept.append(hand)
+        return kept
+
+
+def _distance(a: FloatArray, b: FloatArray) -> float:
+    """Mean distance of keypoints (21, 2) over the longer side of their box."""
+    size = max(float(np.ptp(b, axis=0).max()), 1.0)
+    return float(np.linalg.norm(a - b, axis=1).mean()) / size
+
+
+def _same_window(a: Window, b: Window) -> bool:
+    apart = float(np.hypot(a.centre[0] - b.centre[0], a.centre[1] - b.centre[1]))
+    turn = abs((a.angle - b.angle + np.pi) % (2 * np.pi) - np.pi)
+    return apart < 0.2 * min(a.side, b.side) and turn < 0.6 and 0.6 < a.side / b.side < 1.6
+
+
+def _box_overlap(a: tuple[float, ...], b: tuple[float, ...]) -> float:
+    """Intersection over union of two boxes."""
+    low, high = np.maximum(a[:2], b[:2]), np.minimum(a[2:], b[2:])
+    shared = float(np.prod(np.clip(high - low, 0, None)))
+    areas = [(box[2] - box[0]) * (box[3] - box[1]) for box in (a, b)]
+    return shared / (sum(areas) - shared + 1e-9)
+
+
+def _rank(hand: HandObservation, near: tuple[float, float] | None, diagonal: float) -> float:
+    """Order hands: by score, a little by size, and first of all by closeness when the user pointed."""
+    box: NDArray[np.float64] = np.array(hand.box)
+    size = float(np.hypot(box[2] - box[0], box[3] - box[1])) / diagonal
+    value = hand.score + 0.3 * min(size / 0.3, 1.0)
+    if near is None:
+        return value
+    outside = np.maximum(np.maximum(box[:2] - near, np.array(near) - box[2:]), 0.0)
+    return value - 20.0 * float(np.linalg.norm(outside)) / diagonal
