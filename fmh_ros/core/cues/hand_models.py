@@ -28,17 +28,20 @@ _MODEL_FOLDER = Path(__file__).parents[2] / "assets" / "mediapipe"
 class Window:
     """A rotated square of an image: centre (x, y) in pixel-edge coordinates, side in pixels, angle in radians.
 
-    The angle turns the window's axes from the image's axes, x towards y.
+    The angle turns the window's axes from the image's axes, x towards y; a mirrored window's x axis then points the
+    other way, so that a left hand looks like a right one in it.
     """
 
     centre: tuple[float, float]
     side: float
     angle: float = 0.0
+    mirrored: bool = False
 
     def axes(self) -> FloatArray:
         """Return (2, 2) whose columns are the window's x and y axes in the image."""
         c, s = np.cos(self.angle), np.sin(self.angle)
-        return np.array([[c, -s], [s, c]])
+        flip = -1.0 if self.mirrored else 1.0
+        return np.array([[flip * c, -s], [flip * s, c]])
 
     def to_pixels(self, unit: FloatArray) -> FloatArray:
         """Map points (..., 2) in window units (0 to 1 across) to pixels, pixel centres at integers."""
@@ -50,7 +53,7 @@ class Pyramid:
     """An image and its halvings, so that a large window is sampled without aliasing."""
 
     def __init__(self, image: NDArray[np.uint8]) -> None:
-        self.levels = [image]
+        self.levels: list[NDArray[Any]] = [image]
         while min(self.levels[-1].shape[:2]) >= 2 * 96:
             height, width = self.levels[-1].shape[:2]
             self.levels.append(cv2.resize(self.levels[-1], (width // 2, height // 2), interpolation=cv2.INTER_AREA))
@@ -135,6 +138,7 @@ class HandNetworks:
         world = outputs["Identity_3"].reshape(21, 3).astype(np.float64)
         world[:, :2] = world[:, :2] @ window.axes().T
         presence, right = float(outputs["Identity_1"][0, 0]), float(outputs["Identity_2"][0, 0])
+        right = 1.0 - right if window.mirrored else right
         return Landmarks(window.to_pixels(points[:, :2]), world, presence, right)
 
     def _run(self, name: str, image: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
