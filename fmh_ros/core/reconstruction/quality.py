@@ -1,0 +1,183 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How well a reconstruction explains its image, and one score that says so.
+
+The score is a product of terms, each 0 to 1 and each rising with the agreement it measures, so it is monotone in every
+metric and one bad metric cannot be hidden by good ones::
+
+    score = object_iou
+          * hand_iou ** 0.5
+          * exp(-keypoint_error / (0.1 * hand box diagonal)) ** 0.5
+          * exp(-depth_error / 0.03 m)                 (with a depth sensor)
+          * exp(-penetration / 40 cm3)
+          * (0.4 + 0.6 * min(1, contact_fraction / (1/3)))
+          * sqrt(hand score * object score)            (hand score: mean of detection's and fit's, geometric)
+          * (0.5 + side score / 2)
+          * (0.95 when the camera was estimated)
+
+Each term is at least 0.01, so that results stay comparable when one of them fails completely.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from fmh_ros.core.cues.types import HandObservation, SceneMasks
+from fmh_ros.core.frame.frame import Frame
+from fmh_ros.core.frame.load import reduced
+from fmh_ros.core.hand.types import FINGERS, HandMesh
+from fmh_ros.core.reconstruction.mesh_queries import MeshQueries, join, render_first_hits
+from fmh_ros.core.reconstruction.types import Contact, ObjectMesh, Quality
+
+FloatArray = NDArray[np.float64]
+Mask = NDArray[np.bool_]
+
+#: Longer side of the renderings that masks are compared in, pixels.
+COMPARE_SIDE = 640
+#: Edge of the cells that the overlap of hand and object is counted in, metres, and the most cells to count.
+CELL_M = 0.002
+MAX_CELLS = 60_000
+TERM_FLOOR = 0.01
+
+
+@dataclass(frozen=True)
+class RenderedParts:
+    """What the reconstruction looks like from the camera, all (H, W).
+
+    depth : metres along z of the first hit, NaN where nothing is; hand, object : which of them is hit first;
+    hand_anywhere : whether the ray meets the hand at all.
+    """
+
+    depth: FloatArray
+    hand: Mask
+    object: Mask
+    hand_anywhere: Mask
+
+
+def measure_quality(
+    frame: Frame,
+    observation: HandObservation,
+    masks: SceneMasks,
+    hand: HandMesh,
+    obj: ObjectMesh,
+    contacts: tuple[Contact, ...],
+) -> Quality:
+    """Compare a reconstruction with the frame it came from; all arguments in the same (mirrored or not) frame.
+
+    hand_silhouette_iou, object_silhouette_iou : rendered visible part against visible mask. The forearm is not
+        modelled, so pixels behind the wrist count for neither; where the hand's mask hides what is behind it and no
+        hand is rendered, the object may or may not be there and the pixel is left out.
+    keypoint_error_px : root mean square over the 21 joints, pixels of the full-size image.
+    depth_error_m : median absolute difference to the depth sensor over hand and object; None without a sensor.
+    penetration_cm3 : volume that hand and object share.
+    contact_fraction : share of the five fingers and the palm that have a contact.
+    """
+    small, hand_mask, object_mask = _comparison(frame, masks)
+    parts = render_parts(small, hand, obj)
+    arm = _behind_wrist(small, observation.keypoints_2d * (small.camera.width / frame.camera.width))
+    hand_iou = _iou(parts.hand, hand_mask, ~arm & ~(object_mask & parts.object))
+    hidden = hand_mask & (arm | ~parts.hand_anywhere)
+    object_iou = _iou(parts.object, object_mask, ~hidden)
+    error_px = keypoint_error(frame, observation, hand)
+    depth_error = _depth_error(small, parts, hand_mask | object_mask)
+    penetration = penetration_volume(hand, obj) * 1e6
+    fraction = len({contact.finger for contact in contacts}) / len(FINGERS)
+    quality = Quality(0.0, hand_iou, object_iou, error_px, depth_error, penetration, fraction)
+    return Quality(
+        combined_score(quality, frame, observation, masks, hand),
+        *(hand_iou, object_iou, error_px, depth_error, penetration, fraction),
+    )
+
+
+def combined_score(
+    quality: Quality, frame: Frame, observation: HandObservation, masks: SceneMasks, hand: HandMesh
+) -> float:
+    """Return the score of the module's formula, 0 to 1; ``quality.score`` itself is not read."""
+    x0, y0, x1, y1 = observation.box
+    corners = frame.to_reported(np.array([[x0, y0], [x1, y1]]))
+    diagonal = float(np.linalg.norm(corners[1] - corners[0]))
+    hand_score = float(np.sqrt(max(observation.score, 0.0) * max(hand.score, 0.0)))
+    terms = [
+        quality.object_silhouette_iou,
+        np.sqrt(quality.hand_silhouette_iou),
+        np.exp(-0.5 * quality.keypoint_error_px / (0.1 * max(diagonal, 1.0))),
+        1.0 if quality.depth_error_m is None else np.exp(-quality.depth_error_m / 0.03),
+        np.exp(-quality.penetration_cm3 / 40.0),
+        0.4 + 0.6 * min(1.0, 3.0 * quality.contact_fraction),
+        np.sqrt(hand_score * max(masks.object_score, 0.0)),
+        0.5 + 0.5 * observation.side_score,
+        1.0 if frame.camera.source == "given" else 0.95,
+    ]
+    return float(np.prod(np.clip(np.nan_to_num(terms), TERM_FLOOR, 1.0)))
+
+
+def render_parts(frame: Frame, hand: HandMesh, obj: ObjectMesh) -> RenderedParts:
+    """Render hand and object from the frame's camera."""
+    hand_vertices = hand.T_camera_hand.apply(hand.vertices)
+    parts = [(hand_vertices, hand.faces), (obj.T_camera_object.apply(obj.vertices), obj.faces)]
+    vertices, faces, part = join(list(parts))
+    depth, face = render_first_hits(MeshQueries(vertices, faces), frame.camera)
+    which = np.where(face >= 0, part[face], -1)
+    alone, _ = render_first_hits(MeshQueries(hand_vertices, hand.faces), frame.camera)
+    return RenderedParts(depth, which == 0, which == 1, np.isfinite(alone))
+
+
+def keypoint_error(frame: Frame, observation: HandObservation, hand: HandMesh) -> float:
+    """Root mean square distance between projected joints and landmarks, pixels of the full-size image."""
+    projected = frame.camera.project(hand.T_camera_hand.apply(hand.keypoints))
+    difference = frame.to_reported(projected) - frame.to_reported(observation.keypoints_2d)
+    return float(np.sqrt((difference**2).sum(-1).mean()))
+
+
+def penetration_volume(hand: HandMesh, obj: ObjectMesh) -> float:
+    """Return the volume inside both meshes, cubic metres, counted in cells of CELL_M."""
+    hand_vertices = hand.T_camera_hand.apply(hand.vertices)
+    object_vertices = obj.T_camera_object.apply(obj.vertices)
+    low = np.maximum(hand_vertices.min(0), object_vertices.min(0))
+    high = np.minimum(hand_vertices.max(0), object_vertices.max(0))
+    if (high <= low).any():
+        return 0.0
+    cell = max(CELL_M, float(np.prod(high - low) / MAX_CELLS) ** (1 / 3))
+    counts = np.maximum(1, np.ceil((high - low) / cell)).astype(int)
+    axes = [low[k] + (np.arange(counts[k]) + 0.5) * (high[k] - low[k]) / counts[k] for k in range(3)]
+    centres = np.stack(np.meshgrid(*axes, indexing="ij"), -1).reshape(-1, 3)
+    inside = MeshQueries(object_vertices, obj.faces).nearest(centres).signed_distance < 0
+    if not inside.any():
+        return 0.0
+    both = MeshQueries(hand_vertices, hand.faces).nearest(centres[inside]).signed_distance < 0
+    return float(both.sum() * np.prod((high - low) / counts))
+
+
+def _comparison(frame: Frame, masks: SceneMasks) -> tuple[Frame, Mask, Mask]:
+    """Return frame and masks reduced to COMPARE_SIDE."""
+    small = reduced(frame, COMPARE_SIDE)
+    size = (small.camera.width, small.camera.height)
+    hand, obj = (
+        np.asarray(cv2.resize(mask.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST_EXACT)) > 0
+        for mask in (masks.hand, masks.object)
+    )
+    return small, hand, obj
+
+
+def _behind_wrist(small: Frame, keypoints: FloatArray) -> Mask:
+    """Pixels on the forearm's side of the wrist, seen along the line from the wrist to the knuckles."""
+    wrist, knuckles = keypoints[0], keypoints[[5, 9, 13, 17]].mean(0)
+    behind: Mask = (small.camera.pixel_grid() - wrist) @ (knuckles - wrist) < 0
+    return behind
+
+
+def _iou(a: Mask, b: Mask, where: Mask) -> float:
+    union = ((a | b) & where).sum()
+    return float((a & b & where).sum() / union) if union else 0.0
+
+
+def _depth_error(small: Frame, parts: RenderedParts, seen: Mask) -> float | None:
+    if small.depth is None:
+        return None
+    compared = seen & (parts.hand | parts.object) & np.isfinite(small.depth)
+    if not compared.any():
+        return None
+    return float(np.median(np.abs(parts.depth[compared] - small.depth[compared])))
