@@ -1,0 +1,293 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Train the embedded flow: ``python -m fmh_ros.training.flow DATA AUTOENCODER OUT --minutes 120``.
+
+A clock-driven cosine schedule; ``--resume`` continues from the last checkpoint with a new schedule.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import math
+import time
+from copy import deepcopy
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from fmh_ros.core.flow.embedded.autoencoder import GridAutoencoder
+from fmh_ros.core.flow.embedded.layout import LATENT_CHANNELS, LATENT_TOKENS
+from fmh_ros.core.flow.embedded.transformer import VelocityNetwork
+from fmh_ros.core.flow.sampler import euler_step, sigmas
+from fmh_ros.training.autoencoder import flip_grid, iou, to_grid
+from fmh_ros.training.shapes.dataset import completed, open_arrays
+from fmh_ros.training.shapes.degrade import degrade
+from fmh_ros.training.shapes.views import FAMILY_NAMES
+
+log = logging.getLogger(__name__)
+DROP_CONDITION = 0.1
+TIMES_PER_CONDITION = 2
+
+
+@dataclass(frozen=True)
+class LatentScale:
+    """Per-channel mean and standard deviation that make latents unit-normal; each (C, 1, 1, 1)."""
+
+    mean: Tensor
+    deviation: Tensor
+
+
+def flip_maps(maps: NDArray[np.float32], code: int) -> NDArray[np.float32]:
+    """The symmetry of ``flip_grid`` on maps (8, rows y, columns x), normals included."""
+    maps = maps.copy()
+    if code & 1:
+        maps = maps[:, :, ::-1].copy()
+        maps[4] *= -1
+    if code & 2:
+        maps = maps[:, ::-1].copy()
+        maps[5] *= -1
+    if code & 4:
+        maps = maps.transpose(0, 2, 1).copy()
+        maps[[4, 5]] = maps[[5, 4]]
+    return maps
+
+
+def blank(maps: Tensor) -> Tensor:
+    """Maps of a view that shows nothing: everything unknown. This is the unconditional case of guidance."""
+    empty = torch.zeros_like(maps)
+    empty[:, 1] = 1
+    return empty
+
+
+class FlowData:
+    """Latents and degraded maps, drawn at random; latents are encoded when first needed and kept."""
+
+    def __init__(self, folder: Path, autoencoder: GridAutoencoder, limit: int | None = None) -> None:
+        self.folder = folder
+        self.autoencoder = autoencoder
+        self.limit = limit
+        self.arrays = open_arrays(folder)
+        capacity = len(self.arrays["family"])
+        self.codes = np.full(capacity, -1, np.int8)
+        self.latents = torch.zeros(capacity, LATENT_CHANNELS, *(LATENT_TOKENS,) * 3, dtype=torch.float16)
+
+    @torch.no_grad()
+    def encode(self, indices: NDArray[np.int64], codes: NDArray[np.int8]) -> Tensor:
+        """Latent means of views under symmetries."""
+        grids = torch.stack(
+            [flip_grid(to_grid(self.arrays["tsdf"][i : i + 1])[0], int(c)) for i, c in zip(indices, codes, strict=True)]
+        )
+        with torch.autocast("cpu", torch.bfloat16):
+            return self.autoencoder.encoder(grids)[0].float()
+
+    def draw(self, rng: np.random.Generator, count: int, refresh: float = 0.1) -> tuple[Tensor, Tensor, Tensor]:
+        """Return latents (B, C, 4, 4, 4), maps (B, 8, S, S) and camera distances (B,)."""
+        available = completed(self.folder) if self.limit is None else self.limit
+        indices = rng.integers(0, available, count)
+        stale = (self.codes[indices] < 0) | (rng.random(count) < refresh)
+        stale_indices = np.unique(indices[stale])
+        if len(stale_indices):
+            self.codes[stale_indices] = rng.integers(0, 8, len(stale_indices))
+            self.latents[stale_indices] = self.encode(stale_indices, self.codes[stale_indices]).half()
+        return (
+            self.latents[indices].float(),
+            torch.from_numpy(np.stack([self._maps(rng, int(i), int(self.codes[i])) for i in indices])),
+            torch.from_numpy(np.asarray(self.arrays["distance"])[indices].astype(np.float32)),
+        )
+
+    def _maps(self, rng: np.random.Generator, index: int, code: int) -> NDArray[np.float32]:
+        maps = degrade(
+            rng,
+            np.asarray(self.arrays["mask"][index]),
+            np.asarray(self.arrays["depth"][index], np.float32),
+            np.asarray(self.arrays["normals"][index], np.float32),
+            bool(self.arrays["has_depth"][index]),
+        )
+        return flip_maps(maps, code)
+
+
+def draw_times(rng: torch.Generator, count: int) -> Tensor:
+    """Flow times, logit-normal: most of the learning is in the middle."""
+    return torch.sigmoid(torch.randn(count, generator=rng))
+
+
+def flow_loss(model: VelocityNetwork, latents: Tensor, maps: Tensor, distance: Tensor, rng: torch.Generator) -> Tensor:
+    """Mean squared velocity error; each condition is used for several times and noises."""
+    dropped = torch.rand(len(maps), generator=rng) < DROP_CONDITION
+    maps = torch.where(dropped[:, None, None, None], blank(maps), maps)
+    with torch.autocast("cpu", torch.bfloat16):
+        tokens = model.condition(maps, distance)
+        latents = latents.repeat(TIMES_PER_CONDITION, 1, 1, 1, 1)
+        noise = torch.randn(latents.shape, generator=rng)
+        times = draw_times(rng, len(latents))
+        mix = times.view(-1, 1, 1, 1, 1)
+        predicted = model((1 - mix) * noise + mix * latents, times, tokens.repeat(TIMES_PER_CONDITION, 1, 1))
+    return (predicted.float() - (latents - noise)).square().mean()
+
+
+@torch.no_grad()
+def sample(model: VelocityNetwork, maps: Tensor, distance: Tensor, *, steps: int, scale: float, seed: int) -> Tensor:
+    """Unguided latents (normalised) for a batch of conditions."""
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.randn(len(maps), LATENT_CHANNELS, *(LATENT_TOKENS,) * 3, generator=generator)
+    with torch.autocast("cpu", torch.bfloat16):
+        tokens = model.condition(maps, distance)
+        empty = model.condition(blank(maps), distance)
+    levels = sigmas(steps)
+    for now, after in zip(levels[:-1], levels[1:], strict=True):
+        time_now = torch.full((len(maps),), now)
+        with torch.autocast("cpu", torch.bfloat16):
+            velocity = model(x, time_now, tokens).float()
+            if scale != 1:
+                free = model(x, time_now, empty).float()
+                velocity = free + scale * (velocity - free)
+        x = euler_step(x, velocity, now, after)
+    return x
+
+
+@torch.no_grad()
+def evaluate(
+    model: VelocityNetwork, data: FlowData, latent_scale: LatentScale, *, count: int, scale: float = 2.0, batch: int = 23
+) -> dict[str, float]:
+    """Single-view IoU on held-out views: mean, median, with and without depth, per family."""
+    rng = np.random.default_rng(0)
+    values, families, depths = [], [], []
+    for start in range(0, count, batch):
+        indices = np.arange(start, min(start + batch, count))
+        maps = torch.from_numpy(np.stack([data._maps(rng, int(i), 0) for i in indices]))
+        distance = torch.from_numpy(np.asarray(data.arrays["distance"])[indices].astype(np.float32))
+        latent = sample(model, maps, distance, steps=20, scale=scale, seed=start)
+        with torch.autocast("cpu", torch.bfloat16):
+            grids = data.autoencoder.decoder(latent * latent_scale.deviation + latent_scale.mean).float()
+        values.append(iou(grids, to_grid(data.arrays["tsdf"][indices])).numpy())
+        families.append(np.asarray(data.arrays["family"])[indices])
+        depths.append(np.asarray(data.arrays["has_depth"])[indices])
+    scores, family, depth = np.concatenate(values), np.concatenate(families), np.concatenate(depths)
+    result = {"mean": float(scores.mean()), "median": float(np.median(scores))}
+    result["with_depth"], result["without_depth"] = float(scores[depth].mean()), float(scores[~depth].mean())
+    for code, name in enumerate(FAMILY_NAMES):
+        if (family == code).any():
+            result[name] = float(scores[family == code].mean())
+    return result
+
+
+def measure_scale(data: FlowData, count: int = 512) -> LatentScale:
+    """Estimate the latents' per-channel mean and deviation."""
+    rng = np.random.default_rng(1)
+    indices = rng.integers(0, completed(data.folder), count)
+    latents = torch.cat(
+        [data.encode(indices[i : i + 16], rng.integers(0, 8, 16).astype(np.int8)) for i in range(0, count, 16)]
+    )
+    mean = latents.mean((0, 2, 3, 4)).view(-1, 1, 1, 1)
+    deviation = latents.std((0, 2, 3, 4)).view(-1, 1, 1, 1)
+    return LatentScale(mean, deviation)
+
+
+class Trainer:
+    """Network, its moving average, and the optimiser."""
+
+    def __init__(self, peak: float) -> None:
+        self.peak = peak
+        self.model = VelocityNetwork()
+        self.average = deepcopy(self.model).requires_grad_(False)
+        self.optimiser = torch.optim.AdamW(self.model.parameters(), lr=peak, betas=(0.9, 0.98), weight_decay=0.01)
+        self.step = 0
+
+    def update(self, loss: Tensor, progress: float) -> None:
+        """One step at the schedule position ``progress`` in 0..1."""
+        rate = self.peak * min(1.0, (self.step + 1) / 200) * (0.5 + 0.5 * math.cos(math.pi * progress)) + 1e-6
+        for group in self.optimiser.param_groups:
+            group["lr"] = rate
+        self.optimiser.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+        self.optimiser.step()
+        self.step += 1
+        keep = min(0.999, 1 - 1 / (self.step / 5 + 1))
+        with torch.no_grad():
+            for mine, theirs in zip(self.average.parameters(), self.model.parameters(), strict=True):
+                mine.lerp_(theirs, 1 - keep)
+
+    def state(self) -> dict[str, object]:
+        """Everything a resumed training needs."""
+        return {
+            "model": self.model.state_dict(),
+            "average": self.average.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+            "step": self.step,
+        }
+
+    def load(self, state: dict[str, object]) -> None:
+        """Continue from ``state()``."""
+        self.model.load_state_dict(state["model"])  # type: ignore[arg-type]
+        self.average.load_state_dict(state["average"])  # type: ignore[arg-type]
+        self.optimiser.load_state_dict(state["optimiser"])  # type: ignore[arg-type]
+        self.step = int(state["step"])  # type: ignore[call-overload]
+
+
+def train(arguments: argparse.Namespace) -> None:
+    """Train by the clock and write ``flow.pt`` (network average, latent scale, optimiser state)."""
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    torch.manual_seed(0)
+    rng, noise = np.random.default_rng(arguments.seed), torch.Generator().manual_seed(arguments.seed)
+    autoencoder = GridAutoencoder()
+    autoencoder.load_state_dict(torch.load(arguments.autoencoder, weights_only=True))
+    autoencoder.requires_grad_(False).eval()
+    data, held_out = FlowData(arguments.data, autoencoder), FlowData(arguments.held_out, autoencoder)
+    trainer = Trainer(arguments.peak)
+    checkpoint = arguments.out / "flow.pt"
+    if arguments.resume and checkpoint.exists():
+        saved = torch.load(checkpoint, weights_only=True)
+        trainer.load(saved)
+        scale = LatentScale(saved["mean"], saved["deviation"])
+    else:
+        scale = measure_scale(data)
+    started, next_report, running = time.monotonic(), 4.0, 0.0
+    while True:
+        elapsed = (time.monotonic() - started) / 60
+        done = elapsed >= arguments.minutes
+        if elapsed > next_report or done:
+            next_report = elapsed + arguments.report_minutes
+            scores = evaluate(trainer.average, held_out, scale, count=690 if done else 46)
+            log.info("%.1f min step %d loss %.4f iou %s", elapsed, trainer.step, running, _rounded(scores, done))
+            torch.save({**trainer.state(), "mean": scale.mean, "deviation": scale.deviation}, checkpoint)
+        if done:
+            break
+        latents, maps, distance = data.draw(rng, arguments.batch)
+        loss = flow_loss(trainer.model, (latents - scale.mean) / scale.deviation, maps, distance, noise)
+        trainer.update(loss, elapsed / arguments.minutes)
+        value = float(loss.detach())
+        running = 0.99 * running + 0.01 * value if running else value
+
+
+def _rounded(scores: dict[str, float], everything: bool) -> dict[str, float]:
+    names = list(scores) if everything else ["mean", "median", "with_depth", "without_depth"]
+    return {n: round(scores[n], 3) for n in names}
+
+
+def main() -> None:
+    """Command line."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("data", type=Path)
+    parser.add_argument("autoencoder", type=Path)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--held-out", type=Path, required=True)
+    parser.add_argument("--minutes", type=float, default=120)
+    parser.add_argument("--report-minutes", type=float, default=6)
+    parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--peak", type=float, default=1e-3)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--resume", action="store_true")
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    train(arguments)
+
+
+if __name__ == "__main__":
+    main()
