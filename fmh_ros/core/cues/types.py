@@ -87,11 +87,15 @@ class PointMap:
 class ObjectView:
     """The completed view of the object, hand removed, in a square crop: what the shape generator is conditioned on.
 
-    camera : camera of the crop (its width and height are the arrays' size S).
+    The crop is seen by a virtual camera: same centre as the real one, turned to look along the viewing ray through the
+    object, so its axes are the view frame's. The cube's middle slice fills the crop.
+
+    camera : the virtual camera's intrinsics; its width and height are the arrays' size S.
     mask : (S, S) float32 in 0..1, visible object.
     unknown : (S, S) bool, hidden by the hand or outside the image: may or may not be object, never background.
-    depth : (S, S) float32 metres, NaN where unknown, or None; normals : (S, S, 3) float32 camera frame, NaN where
-        unknown, or None; image : (S, S, 3) uint8 RGB with everything but the object white.
+    depth : (S, S) float32 metres along the virtual camera's z, NaN where unknown, or None; normals : (S, S, 3) float32
+        in the virtual camera's axes, towards the camera, NaN where unknown, or None; image : (S, S, 3) uint8 RGB with
+        everything but the object white.
     T_camera_view : the cube the object is thought to lie in: its frame is the "view frame", x right, y down, z along
         the viewing ray through the object's centre, the cube spans -1 to 1, scale is metres per unit.
     """

@@ -1,0 +1,114 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The completed view of the object: the hand removed, what it hides marked unknown, in a cube along the viewing ray.
+
+The cube is placed by the same rules as in training (``fmh_ros.training.shapes.views``): the visible silhouette spans
+``LATERAL_FILL`` of the middle slice, and the near side of the seen surface sits at ``NEAR_Z`` when depth is known;
+otherwise the cube is centred at the depth of the grasp.
+"""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from fmh_ros.core.cues.types import ObjectView, PointMap, SceneMasks
+from fmh_ros.core.errors import EmptyObjectMaskError
+from fmh_ros.core.flow.embedded.layout import LATERAL_FILL, NEAR_Z
+from fmh_ros.core.frame.camera import CameraModel
+from fmh_ros.core.frame.frame import Frame
+from fmh_ros.core.hand.types import HandMesh
+from fmh_ros.core.transforms import Similarity
+
+#: Pixels along each side of the completed view.
+VIEW_SIZE = 128
+#: Joints around the space that a grasp encloses: thumb and finger middles and tips.
+_GRASP_JOINTS = (3, 4, 6, 8, 10, 12, 14, 16)
+#: Fewest object pixels a view is made from.
+MIN_PIXELS = 20
+
+
+def rotation_to_ray(ray: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Smallest rotation (3, 3) whose z axis points along ``ray`` (3,)."""
+    z = np.asarray(ray, np.float64) / np.linalg.norm(ray)
+    axis = np.cross([0.0, 0.0, 1.0], z)
+    sine = np.linalg.norm(axis)
+    if sine < 1e-12:
+        return np.eye(3)
+    rotation, _ = cv2.Rodrigues(axis / sine * np.arctan2(sine, z[2]))
+    return np.asarray(rotation, np.float64)
+
+
+def grasp_depth(hand: HandMesh) -> float:
+    """Depth along the camera's z of the middle of the grasp, metres."""
+    joints = hand.T_camera_hand.apply(hand.keypoints)
+    return float(joints[list(_GRASP_JOINTS), 2].mean())
+
+
+def _silhouette(masks: SceneMasks) -> NDArray[np.bool_]:
+    """Visible object, and what the amodal estimate adds to it behind the hand."""
+    if masks.amodal_probability is None:
+        return masks.object
+    return masks.object | ((masks.amodal_probability > 0.5) & masks.hand)
+
+
+def place_cube(camera: CameraModel, masks: SceneMasks, points: PointMap | None, hand: HandMesh) -> Similarity:
+    """Return T_camera_view. Raises EmptyObjectMaskError when too little of the object is seen."""
+    rows, columns = np.nonzero(_silhouette(masks))
+    if len(rows) < MIN_PIXELS:
+        raise EmptyObjectMaskError(
+            f"Only {len(rows)} pixels of the object are visible",
+            expected=f"at least {MIN_PIXELS}",
+            change="Give --object-box or --object-point, or move the camera closer",
+        )
+    rays = camera.rays(np.stack([columns, rows], -1))
+    middle = camera.rays(np.array([(columns.min() + columns.max()) / 2, (rows.min() + rows.max()) / 2]))
+    rotation = rotation_to_ray(middle)
+    turned = rays @ rotation
+    tangents = turned[:, :2] / turned[:, 2:]
+    low, high = tangents.min(0), tangents.max(0)
+    # Recentre on the silhouette as the virtual camera sees it.
+    rotation = rotation @ rotation_to_ray(np.array([*(low + high) / 2, 1.0]))
+    half = min(float((high - low).max()) / 2, 0.9)
+    half = max(half, 1e-3)
+    reach = half / LATERAL_FILL
+    seen = None if points is None else points.depth[masks.object]
+    if seen is not None and np.isfinite(seen).sum() >= MIN_PIXELS:
+        r, c = np.nonzero(masks.object & np.isfinite(points.depth))  # type: ignore[union-attr]
+        along = (camera.rays(np.stack([c, r], -1)) @ rotation)[:, 2] * points.depth[r, c]  # type: ignore[union-attr]
+        centre = float(np.quantile(along, 0.1)) / (1 + NEAR_Z * min(reach, 1.2))
+    else:
+        centre = grasp_depth(hand) * float(np.linalg.norm(middle))
+    return Similarity(rotation, rotation[:, 2] * centre, centre * reach)
+
+
+def complete_view(frame: Frame, masks: SceneMasks, points: PointMap | None, hand: HandMesh) -> ObjectView:
+    """Cut out what is known of the object. Raises EmptyObjectMaskError when too little of it is seen."""
+    T_camera_view = place_cube(frame.camera, masks, points, hand)
+    rotation = T_camera_view.rotation
+    focal = VIEW_SIZE / 2 * float(np.linalg.norm(T_camera_view.translation)) / T_camera_view.scale
+    middle = (VIEW_SIZE - 1) / 2
+    K = np.array([[focal, 0, middle], [0, focal, middle], [0, 0, 1.0]])
+    camera = CameraModel(VIEW_SIZE, VIEW_SIZE, K, (), frame.camera.source)
+    homography = K @ rotation.T @ np.linalg.inv(frame.camera.K)
+
+    def warp(values: NDArray[np.generic], how: int, border: float) -> NDArray[np.generic]:
+        size = (VIEW_SIZE, VIEW_SIZE)
+        return cv2.warpPerspective(
+            values, homography, size, flags=how, borderMode=cv2.BORDER_CONSTANT, borderValue=(border,) * 4
+        )
+
+    mask = np.clip(warp(masks.object.astype(np.float32), cv2.INTER_LINEAR, 0), 0, 1)
+    outside = warp(np.zeros(masks.hand.shape, np.float32), cv2.INTER_NEAREST, 1)
+    unknown = (warp(masks.hand.astype(np.float32), cv2.INTER_LINEAR, 0) > 0.5) | (outside > 0.5)
+    colour = warp(frame.image, cv2.INTER_AREA, 255)
+    image = np.where(mask[..., None] > 0.5, colour, 255).astype(np.uint8)
+    depth, normals = None, None
+    if points is not None:
+        rays = frame.camera.rays(frame.camera.pixel_grid()) @ rotation
+        known = np.where(masks.object, points.depth, np.nan)
+        depth = warp((rays[..., 2] * known).astype(np.float32), cv2.INTER_NEAREST, float("nan"))
+        if points.normals is not None:
+            turned = np.where(masks.object[..., None], points.normals, np.nan) @ rotation
+            normals = warp(turned.astype(np.float32), cv2.INTER_NEAREST, float("nan"))
+    return ObjectView(camera, mask.astype(np.float32), unknown & (mask <= 0.5), depth, normals, image, T_camera_view)
