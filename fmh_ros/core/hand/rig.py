@@ -61,7 +61,11 @@ def rotation_matrices(vectors: Tensor) -> Tensor:
     x, y, z = vectors.unbind(-1)
     zero = torch.zeros_like(x)
     skew = torch.stack([zero, -z, y, z, zero, -x, -y, x, zero], -1).reshape(*vectors.shape, 3)
-    return torch.linalg.matrix_exp(skew)
+    # The tiny term keeps the derivative of the norm finite at zero; half angles keep 1 - cos exact near it.
+    half = 0.5 * torch.sqrt((vectors * vectors).sum(-1) + 1e-20)[..., None, None]
+    sinc = torch.sin(half) / half
+    eye = torch.eye(3, dtype=vectors.dtype, device=vectors.device)
+    return eye + sinc * torch.cos(half) * skew + 0.5 * sinc * sinc * (skew @ skew)
 
 
 @dataclass(frozen=True)

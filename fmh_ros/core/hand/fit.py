@@ -1,0 +1,327 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Fits the hand rig to 21 landmarks by least squares with the true intrinsics, and to measured depth when there is some.
+
+One image says nothing about size: scaling hand and distance together leaves every pixel in place. Without depth the
+size is therefore the prior's, an average adult hand, and its uncertainty is stated. With depth the visible skin fixes
+the distance and with it the size.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.optimize import least_squares
+from torch import Tensor
+
+from fmh_ros.core.cues.types import HandObservation
+from fmh_ros.core.errors import HandFitError
+from fmh_ros.core.frame.camera import CameraModel
+from fmh_ros.core.hand.rig import JOINT_NAMES, HandRig, joint_limits, rotation_matrices
+from fmh_ros.core.hand.skin_depth import SkinDepth, measure_skin
+from fmh_ros.core.hand.types import HandMesh
+from fmh_ros.core.transforms import Similarity
+
+FloatArray = NDArray[np.float64]
+
+#: Bones between keypoints, (base, end); the first row of each finger leaves the wrist.
+_BONES = np.array([(0 if k == 0 else 4 * f + k, 4 * f + k + 1) for f in range(5) for k in range(4)])
+#: Keypoints that a flat palm holds nearly rigid, for the first guess of the orientation.
+_RIGID = np.array([0, 1, 5, 9, 13, 17])
+
+
+@dataclass(frozen=True)
+class FitSettings:
+    """One-sigma sizes of what the fit believes; smaller is stronger.
+
+    keypoint : reprojection error over the hand box's longer side. direction : bone directions of the world landmarks,
+    as a difference of unit vectors. angle : joint angles about a relaxed hand, radians. coupling : fingertip bend
+    against middle joint bend, radians. limit : excess over the joint limits, radians. bone : log of each finger's
+    length and of the palm's length and width. size : log of the overall size, over adults. skin : measured depth of
+    the skin, metres. landmark_size : relative error of the size that landmarks alone leave when the distance is known.
+    """
+
+    keypoint: float = 0.02
+    direction: float = 0.3
+    angle: float = 0.9
+    coupling: float = 0.35
+    limit: float = 0.06
+    bone: float = 0.07
+    size: float = 0.08
+    skin: float = 0.006
+    landmark_size: float = 0.03
+    starts: tuple[float, ...] = (0.2, 0.65)
+    max_evaluations: int = 60
+    depth_rounds: int = 3
+
+
+def fit_hand(
+    observation: HandObservation,
+    camera: CameraModel,
+    rig: HandRig,
+    *,
+    depth: NDArray[np.float32] | None = None,
+    hand_mask: NDArray[np.bool_] | None = None,
+    settings: FitSettings | None = None,
+) -> HandMesh:
+    """Fit a right hand.
+
+    Args:
+        observation: landmarks of a right hand (mirror frame and observation of a left one first).
+        camera: intrinsics of the frame.
+        rig: the hand model.
+        depth: (H, W) metres along z, NaN where unknown, aligned with the frame.
+        hand_mask: (H, W) visible skin, so that depth of the held object is not mistaken for the hand's; the forearm
+            may be in it.
+        settings: what the fit believes.
+
+    Returns:
+        The posed mesh. ``scale_sigma`` is the size prior's without depth, smaller with it.
+
+    Raises:
+        HandFitError: the landmarks are unusable, belong to a left hand, or no plausible pose explains them.
+    """
+    settings = settings or FitSettings()
+    _check(observation)
+    problem = _Problem(observation, camera, rig, settings)
+    theta = min((problem.solve(problem.start(curl)) for curl in settings.starts), key=problem.cost)
+    sigma = settings.size
+    if depth is not None:
+        theta, sigma = _use_depth(problem, theta, depth, hand_mask)
+    return problem.result(theta, sigma)
+
+
+def _check(observation: HandObservation) -> None:
+    if observation.side != "right":
+        raise HandFitError(
+            "The hand to fit is a left one",
+            expected="a right hand; a left one is fitted in the mirrored frame",
+            change="Mirror the frame and the observation first",
+        )
+    points = observation.keypoints_2d
+    if points.shape != (21, 2) or not (np.isfinite(points).all() and np.isfinite(observation.keypoints_world).all()):
+        raise HandFitError("The hand landmarks are not 21 finite points", change="Use another photo of the hand")
+    if np.ptp(points, axis=0).max() < 8:
+        raise HandFitError(
+            f"The hand is only {np.ptp(points, axis=0).max():.0f} pixels large",
+            expected="at least 8 pixels",
+            change="Use a larger image, or crop it around the hand",
+        )
+
+
+def _angle_basis() -> tuple[FloatArray, NDArray[np.int64]]:
+    """Return the joint rotation components the fit may turn as a (45, A) selection matrix, and their indices (A,)."""
+    free = []
+    for j, name in enumerate(JOINT_NAMES):
+        count = {"thumb_cmc": 3, "thumb_mcp": 2}.get(name, 2 if name.endswith("mcp") else 1)
+        free += [3 * j + k for k in range(count)]
+    index = np.array(free, np.int64)
+    return np.eye(45)[:, index], index
+
+
+class _Problem:
+    """The least-squares problem of one observation.
+
+    theta : rotation vector (3), translation correction over the first distance (3), log size (1), log finger lengths
+    (5), log palm length and width (2), joint angles (A).
+    """
+
+    def __init__(self, observation: HandObservation, camera: CameraModel, rig: HandRig, settings: FitSettings) -> None:
+        self.observation, self.camera, self.rig, self.settings = observation, camera, rig, settings
+        self.box = float(np.ptp(observation.keypoints_2d, axis=0).max())
+        basis, index = _angle_basis()
+        self.basis = torch.as_tensor(basis)
+        lower, upper = joint_limits()
+        self.lower, self.upper = torch.as_tensor(lower.ravel()[index]), torch.as_tensor(upper.ravel()[index])
+        relaxed = rig.curl(np.full(5, 0.3), 0.0, 0.3).ravel()[index]
+        self.relaxed = torch.as_tensor(relaxed)
+        names = [JOINT_NAMES[i // 3] for i in index]
+        self.pip = [i for i, name in enumerate(names) if name.endswith("pip")]
+        self.dip = [i for i, name in enumerate(names) if name.endswith("dip")]
+        self.index = index
+        self.target = torch.as_tensor(observation.keypoints_2d)
+        self.K = torch.as_tensor(camera.K)
+        self.R0, self.t0, directions = self._first_guess()
+        self.directions = torch.as_tensor(directions)
+        self.skin: SkinDepth | None = None
+
+    def _first_guess(self) -> tuple[Tensor, Tensor, FloatArray]:
+        """Return orientation, translation and the observed bone directions (20, 3) in the camera frame."""
+        pixels, world = self.observation.keypoints_2d, self.observation.keypoints_world
+        rays = self.camera.rays(pixels)
+        # World landmarks are relative to a camera that looks straight at the hand.
+        ahead = rays.mean(0) / np.linalg.norm(rays.mean(0))
+        axis = np.cross([0.0, 0.0, 1.0], ahead)
+        turn = axis / max(np.linalg.norm(axis), 1e-12) * np.arccos(np.clip(ahead[2], -1, 1))
+        world = world @ rotation_matrices(torch.as_tensor(turn)).numpy().T
+        bones = world[_BONES[:, 1]] - world[_BONES[:, 0]]
+        rest = self.rig.keypoints
+        u, _, vt = np.linalg.svd((world[_RIGID] - world[_RIGID].mean(0)).T @ (rest[_RIGID] - rest[_RIGID].mean(0)))
+        R = u @ np.diag([1.0, 1.0, np.linalg.det(u @ vt)]) @ vt
+        placed = rest @ R.T
+        # Translation that puts the palm on its rays: two linear equations per keypoint.
+        rows, values = [], []
+        for point, ray in zip(placed[_RIGID], rays[_RIGID], strict=True):
+            for k in range(2):
+                row = np.zeros(3)
+                row[k], row[2] = 1.0, -ray[k]
+                rows.append(row)
+                values.append(ray[k] * point[2] - point[k])
+        t = np.linalg.lstsq(np.array(rows), np.array(values), rcond=None)[0]
+        if t[2] < 0.02:
+            spread = np.linalg.norm(placed - placed.mean(0), axis=1).mean() / np.std(rays[:, :2], axis=0).max()
+            t = rays[0] * max(float(spread), 0.1)
+        return torch.as_tensor(R), torch.as_tensor(t), bones / np.linalg.norm(bones, axis=1, keepdims=True)
+
+    def start(self, curl: float) -> FloatArray:
+        """Return a first theta whose fingers are bent by ``curl``."""
+        angles = self.rig.curl(np.full(5, curl), 0.0, 0.4).ravel()[self.index]
+        return np.concatenate([np.zeros(14), angles])
+
+    def _pose(self, theta: Tensor, vertex_ids: NDArray[np.int64] | None) -> tuple[Tensor, Tensor]:
+        """Return vertices and keypoints in the hand frame, metres."""
+        palm = torch.cat([torch.exp(theta[12:14]), torch.ones(1, dtype=theta.dtype)])
+        rotations = (self.basis @ theta[14:]).reshape(15, 3)
+        return self.rig.pose(
+            rotations, torch.exp(theta[7:12]), torch.exp(theta[6]), palm_scale=palm, vertex_ids=vertex_ids
+        )
+
+    def _placement(self, theta: Tensor) -> tuple[Tensor, Tensor]:
+        return rotation_matrices(theta[:3]) @ self.R0, self.t0 + self.t0[2] * theta[3:6]
+
+    def residuals(self, theta: Tensor) -> Tensor:
+        """Return all weighted residuals; a robust one is shrunk so that its square is the robust loss."""
+        s = self.settings
+        ids = np.empty(0, np.int64) if self.skin is None else self.skin.vertex_ids
+        vertices, keypoints = self._pose(theta, ids)
+        R, t = self._placement(theta)
+        points = keypoints @ R.T + t
+        projected = points @ self.K.T
+        depth = projected[:, 2:].clamp_min(1e-3)
+        offset = (projected[:, :2] / depth - self.target) / (s.keypoint * self.box)
+        bones = points[_BONES[:, 1]] - points[_BONES[:, 0]]
+        turned = bones / bones.norm(dim=1, keepdim=True) - self.directions
+        angles = theta[14:]
+        excess = torch.relu(angles - self.upper) + torch.relu(self.lower - angles)
+        parts = [
+            _robust(offset, 2.0).ravel(),
+            _robust(turned / s.direction, 2.0).ravel(),
+            (angles - self.relaxed) / s.angle,
+            (angles[self.dip] - 0.6 * angles[self.pip]) / s.coupling,
+            excess / s.limit,
+            theta[7:14] / s.bone,
+            theta[6:7] / s.size,
+        ]
+        if self.skin is not None:
+            z = torch.einsum(
+                "nk,nk->n", torch.as_tensor(self.skin.weights), (vertices @ R[2] + t[2])[self.skin.corners]
+            )
+            error = (z - torch.as_tensor(self.skin.depth)) / s.skin
+            parts.append(_robust(error[:, None], 1.5)[:, 0] * np.sqrt(40.0 / len(error)))
+        return torch.cat(parts)
+
+    def solve(self, theta: FloatArray) -> FloatArray:
+        """Minimise from a start."""
+
+        def values(x: FloatArray) -> FloatArray:
+            with torch.no_grad():
+                return self.residuals(torch.as_tensor(x)).numpy()
+
+        def jacobian(x: FloatArray) -> FloatArray:
+            result: Any = torch.autograd.functional.jacobian(self.residuals, torch.as_tensor(x), vectorize=True)
+            return result.numpy()
+
+        fit = least_squares(
+            values, theta, jacobian, method="lm", max_nfev=self.settings.max_evaluations, xtol=1e-6, ftol=1e-6
+        )
+        return np.asarray(fit.x, np.float64)
+
+    def cost(self, theta: FloatArray) -> float:
+        """Return the sum of squared residuals."""
+        with torch.no_grad():
+            return float(self.residuals(torch.as_tensor(theta)).square().sum())
+
+    def result(self, theta: FloatArray, sigma: float) -> HandMesh:
+        """Turn a solution into the posed mesh, or raise HandFitError."""
+        with torch.no_grad():
+            x = torch.as_tensor(theta)
+            vertices, keypoints = (value.numpy() for value in self._pose(x, None))
+            R, t = (value.numpy() for value in self._placement(x))
+        u, _, vt = np.linalg.svd(R)
+        pose = Similarity(u @ vt, t)
+        seen = pose.apply(keypoints)
+        if not np.isfinite(seen).all() or seen[:, 2].min() < 0.01:
+            raise HandFitError("The fitted hand is not in front of the camera", change="Check the camera calibration")
+        error = np.linalg.norm(self.camera.project(seen) - self.observation.keypoints_2d, axis=1)
+        rms = float(np.sqrt((error**2).mean()))
+        if rms > 0.25 * self.box:
+            raise HandFitError(
+                f"The best hand pose misses the landmarks by {rms:.0f} px in a hand of {self.box:.0f} px",
+                expected="less than a quarter of the hand",
+                change="Choose another hand, or check the camera calibration",
+            )
+        bones = seen[_BONES[:, 1]] - seen[_BONES[:, 0]]
+        cosine = (bones * self.directions.numpy()).sum(1) / np.linalg.norm(bones, axis=1)
+        disagreement = float(np.arccos(np.clip(cosine, -1, 1)).mean())
+        score = float(np.exp(-((rms / self.box / 0.06) ** 2)) * np.exp(-((disagreement / 0.9) ** 2)))
+        rig = self.rig
+        return HandMesh(
+            "right",
+            pose,
+            np.asarray(vertices, np.float64),
+            rig.faces,
+            rig.vertex_finger,
+            np.asarray(keypoints, np.float64),
+            float(np.exp(theta[6])),
+            sigma,
+            rms,
+            score,
+        )
+
+
+def _robust(residual: Tensor, knee: float) -> Tensor:
+    """Shrink rows (N, D) so that their squared norm grows only linearly beyond ``knee``; smooth."""
+    square = residual.square().sum(-1, keepdim=True) / knee**2
+    return residual * torch.sqrt(2.0 / (torch.sqrt(1.0 + square) + 1.0))
+
+
+def _use_depth(
+    problem: _Problem,
+    theta: FloatArray,
+    depth: NDArray[np.float32],
+    hand_mask: NDArray[np.bool_] | None,
+) -> tuple[FloatArray, float]:
+    """Move the solution onto the measured skin and refine it there; return it with its relative size uncertainty."""
+    settings = problem.settings
+    sigma = settings.size
+    for attempt in range(settings.depth_rounds):
+        mesh = problem.result(theta, sigma)
+        skin = measure_skin(mesh, problem.camera, depth, hand_mask, coarse=attempt == 0)
+        if skin is None:
+            break
+        # Size and distance together by the median ratio leave the image as it is and put the skin at its depth.
+        theta = theta.copy()
+        position = problem.t0.numpy() + problem.t0[2].item() * theta[3:6]
+        theta[6] += np.log(skin.ratio)
+        theta[3:6] = (position * skin.ratio - problem.t0.numpy()) / problem.t0[2].item()
+        problem.skin = skin
+        theta = problem.solve(theta)
+        error = skin.relative_error
+        sigma = float(min(settings.size, np.hypot(settings.landmark_size, error)))
+    return theta, sigma
+
+
+def mirror_observation(observation: HandObservation, width: int) -> HandObservation:
+    """Return the same hand in the horizontally flipped image of this width: a left hand becomes a right one."""
+    flip = np.array([-1.0, 1.0])
+    x0, y0, x1, y1 = observation.box
+    return replace(
+        observation,
+        side="left" if observation.side == "right" else "right",
+        box=(width - 1 - x1, y0, width - 1 - x0, y1),
+        keypoints_2d=observation.keypoints_2d * flip + np.array([width - 1.0, 0.0]),
+        keypoints_world=observation.keypoints_world * np.array([-1.0, 1.0, 1.0]),
+    )
