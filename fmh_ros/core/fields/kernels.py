@@ -212,17 +212,3 @@ def trace_rays(
         weight[ray] = near_side_weight(grid, bounds, origin, d, best_t, 0.02 * voxel)
     lowest[ray] = best_t
     lowest_value[ray] = best
-
-
-@wp.kernel(enable_backward=False)
-def mesh_distance(
-    mesh: wp.uint64,
-    points: Vectors,
-    farthest: float,
-    distance: Floats,
-) -> None:
-    """Signed distance of each point to a closed mesh, negative inside by the winding number."""
-    i = wp.tid()
-    query = wp.mesh_query_point_sign_winding_number(mesh, points[i], farthest)
-    nearest = wp.mesh_eval_position(mesh, query.face, query.u, query.v)
-    distance[i] = query.sign * wp.length(points[i] - nearest)

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from fmh_ros.core.fields.grid import GridField
-from fmh_ros.core.fields.trace import prepare_warp
+from fmh_ros.core.reconstruction.mesh_queries import MeshQueries
 from fmh_ros.core.transforms import Similarity
 
 #: Fingers are about 15 mm thick: seven samples across.
@@ -50,13 +50,17 @@ def mesh_field(vertices: NDArray[np.floating], faces: NDArray[np.integer], voxel
     bounds = float((high - low).max()) / 2 + 6 * voxel
     resolution = math.ceil(2 * bounds / voxel) + 1
     coarse_resolution = max(resolution // 3, 8)
-    distance = _MeshDistance(vertices - centre, faces)
-    coarse = distance.at(_grid_points(coarse_resolution, bounds)).view((coarse_resolution,) * 3)
+    queries = MeshQueries(vertices - centre, faces)
+
+    def distance(points: Tensor) -> Tensor:
+        return torch.from_numpy(queries.nearest(points.numpy()).signed_distance).float()
+
+    coarse = distance(_grid_points(coarse_resolution, bounds)).view((coarse_resolution,) * 3)
     values = F.interpolate(coarse[None, None], (resolution,) * 3, mode="trilinear", align_corners=True).view(-1)
     # Interpolation is off by at most half the diagonal of a coarse cell.
     reach = BAND_VOXELS * voxel + math.sqrt(3) * bounds / (coarse_resolution - 1)
     band = torch.nonzero(values.abs() < reach)[:, 0]
-    values[band] = distance.at(_grid_points(resolution, bounds)[band])
+    values[band] = distance(_grid_points(resolution, bounds)[band])
     field = GridField(values.view((resolution,) * 3), bounds)
     return MeshField(field, Similarity(np.eye(3), centre.astype(np.float64)))
 
@@ -65,34 +69,3 @@ def _grid_points(resolution: int, bounds: float) -> Tensor:
     """Points (R^3, 3) of a field's grid, x slowest."""
     axis = torch.linspace(-bounds, bounds, resolution)
     return torch.cartesian_prod(axis, axis, axis)
-
-
-class _MeshDistance:
-    """Signed distances of points to one mesh."""
-
-    def __init__(self, vertices: NDArray[np.floating], faces: NDArray[np.integer]) -> None:
-        import warp as wp
-
-        prepare_warp()
-        self.size = float(np.linalg.norm(np.ptp(vertices, axis=0)))
-        self.mesh = wp.Mesh(
-            points=wp.array(np.ascontiguousarray(vertices, np.float32), dtype=wp.vec3, device="cpu"),
-            indices=wp.array(np.ascontiguousarray(faces, np.int32).reshape(-1), dtype=int, device="cpu"),
-            support_winding_number=True,
-        )
-
-    def at(self, points: Tensor) -> Tensor:
-        """Return (N,) float32 for points (N, 3)."""
-        import warp as wp
-
-        from fmh_ros.core.fields.kernels import mesh_distance
-
-        result = torch.empty(len(points))
-        inputs = [
-            self.mesh.id,
-            wp.from_torch(points.float().contiguous(), dtype=wp.vec3),
-            10.0 * self.size,
-            wp.from_torch(result),
-        ]
-        wp.launch(mesh_distance, dim=len(points), inputs=inputs, device="cpu")
-        return result

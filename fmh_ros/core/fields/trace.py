@@ -3,18 +3,14 @@
 
 from __future__ import annotations
 
-import ctypes
-import os
-import sys
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import lru_cache
-from pathlib import Path
 
 import torch
+import warp as wp
 from torch import Tensor
+
+from fmh_ros.core.fields.kernels import trace_rays
+from fmh_ros.core.fields.warp_runtime import start_warp
 
 #: Offset, in voxels, at which the two sides of a ray's minimum are looked at.
 MINIMUM_OFFSET_VOXELS = 0.02
@@ -37,51 +33,6 @@ class RayTrace:
     weight: Tensor
 
 
-def _has_cuda_driver() -> bool:
-    """Whether the CUDA driver library can be loaded."""
-    try:
-        ctypes.CDLL("libcuda.so.1")
-    except OSError:
-        return False
-    return True
-
-
-@contextmanager
-def _without_driver_warning() -> Iterator[None]:
-    """Keep Warp's native code from writing to the process's stderr that there is no CUDA driver: that is normal."""
-    if _has_cuda_driver():
-        yield
-        return
-    sys.stderr.flush()
-    kept, sink = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    try:
-        os.dup2(sink, 2)
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
-        os.close(sink)
-
-
-@lru_cache(maxsize=1)
-def prepare_warp() -> None:
-    """Start Warp quietly, with a kernel cache that can be written; call it before the first launch."""
-    import warp as wp
-
-    if hasattr(wp.config, "log_level"):
-        wp.config.log_level = wp.LOG_ERROR
-    else:
-        wp.config.quiet = True
-    if wp.config.kernel_cache_dir is None and "WARP_CACHE_PATH" not in os.environ:
-        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-        while not base.exists():
-            base = base.parent
-        if not os.access(base, os.W_OK):
-            wp.config.kernel_cache_dir = tempfile.mkdtemp(prefix="fmh-warp-")
-    with _without_driver_warning():
-        wp.init()
-
-
 def trace(grid: Tensor, bounds: float, origin: Tensor, directions: Tensor, saturation: float) -> RayTrace:
     """Follow rays through a grid of signed distances.
 
@@ -90,11 +41,7 @@ def trace(grid: Tensor, bounds: float, origin: Tensor, directions: Tensor, satur
     Each ray goes on past its first hit to its deepest point: stopping at the hit would report a smallest value of
     about zero for every ray inside the silhouette.
     """
-    import warp as wp
-
-    prepare_warp()
-    from fmh_ros.core.fields.kernels import trace_rays
-
+    start_warp()
     values = grid.detach().float().contiguous()
     rays = directions.detach().to(values.device, torch.float32).contiguous()
     count = rays.shape[0]
