@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A reconstruction written to disk: meshes, JSON and pictures."""
+"""What leaves: meshes, the JSON document and the pictures of a result (``write.write_result``)."""

@@ -60,13 +60,17 @@ def oriented_box(vertices: FloatArray, faces: NDArray[np.int64]) -> tuple[FloatA
     T_camera_box = np.linalg.inv(to_box)
     # Rounded to a tenth of a millimetre: equal sides keep the order of their axes whatever the rounding errors.
     order = np.argsort(-np.round(sides, 4), kind="stable")
-    axes = T_camera_box[:3, :3][:, order]
-    x, z = (_pointed_forward(axes[:, column]) for column in (0, 2))
-    rotation = np.stack([x, np.cross(z, x), z], -1)
+    rotation = object_axes(T_camera_box[:3, :3][:, order])
     # The box is measured again in these very axes, so that mesh, pose and sides agree to the last digit.
     local = vertices @ rotation
     low, high = local.min(0), local.max(0)
     return rotation, rotation @ ((low + high) / 2), high - low
+
+
+def object_axes(axes: FloatArray) -> FloatArray:
+    """Choose the signs of orthonormal axes (3, 3), columns, by the rule of ``place_in_object_frame``."""
+    x, z = (_pointed_forward(axes[:, column]) for column in (0, 2))
+    return np.stack([x, np.cross(z, x), z], -1)
 
 
 def smooth_without_shrinking(body: trimesh.Trimesh, cell: float) -> trimesh.Trimesh:

@@ -94,10 +94,26 @@ class MeshQueries:
         self._centre = self._vertices.mean(0)
         points = wp.array(self._local(self._vertices), dtype=wp.vec3, device="cpu")
         indices = wp.array(self._faces.astype(np.int32).ravel(), dtype=wp.int32, device="cpu")
+        self._normals: FloatArray | None = None
         self._mesh = wp.Mesh(points=points, indices=indices, support_winding_number=True)
 
     def cast(self, origins: NDArray[np.floating], directions: NDArray[np.floating]) -> RayHits:
         """Cast rays from ``origins`` (N, 3) along ``directions`` (N, 3), of any length, in the mesh's frame."""
+        distance, face, uv = self._first_hits(origins, directions)
+        hit = face >= 0
+        normal = np.zeros((len(face), 3))
+        if hit.any():
+            normal[hit] = self._normals_at(face[hit], uv[hit])
+        return RayHits(distance, face, normal)
+
+    def distances(self, origins: NDArray[np.floating], directions: NDArray[np.floating]) -> FloatArray:
+        """Return only the distances (N,) of ``cast``, in less time."""
+        return self._first_hits(origins, directions)[0]
+
+    def _first_hits(
+        self, origins: NDArray[np.floating], directions: NDArray[np.floating]
+    ) -> tuple[FloatArray, NDArray[np.int64], NDArray[np.float32]]:
+        """Return distances (N,), faces (N,) and Warp's barycentric coordinates (N, 2)."""
         unit = directions / np.linalg.norm(directions, axis=-1, keepdims=True)
         count = len(unit)
         distance = wp.zeros(count, dtype=wp.float32, device="cpu")
@@ -110,11 +126,7 @@ class MeshQueries:
         ]
         wp.launch(_cast, dim=count, inputs=[*inputs, distance, face, uv], device="cpu")
         faces = face.numpy().astype(np.int64)
-        hit = faces >= 0
-        normal = np.zeros((count, 3))
-        if hit.any():
-            normal[hit] = self._normals_at(faces[hit], uv.numpy()[hit])
-        return RayHits(np.where(hit, distance.numpy(), np.inf).astype(np.float64), faces, normal)
+        return np.where(faces >= 0, distance.numpy(), np.inf).astype(np.float64), faces, uv.numpy()
 
     def nearest(self, points: NDArray[np.floating]) -> NearestPoints:
         """Return the surface points nearest to ``points`` (N, 3) and their signed distances."""
@@ -133,7 +145,9 @@ class MeshQueries:
     def _normals_at(self, faces: NDArray[np.int64], uv: NDArray[np.float32]) -> FloatArray:
         # Warp's u and v weigh the first two corners.
         weights = np.stack([uv[:, 0], uv[:, 1], 1.0 - uv.sum(-1)], -1)[..., None]
-        blended = (vertex_normals(self._vertices, self._faces)[self._faces[faces]] * weights).sum(1)
+        if self._normals is None:
+            self._normals = vertex_normals(self._vertices, self._faces)
+        blended = (self._normals[self._faces[faces]] * weights).sum(1)
         return _unit(blended)
 
 
