@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Fits the hand rig to 21 landmarks by least squares with the true intrinsics, and to measured depth when there is some.
+"""Fits the hand rig to 21 landmarks by least squares with the true intrinsics, and to measured depth if there is some.
 
 One image says nothing about size: scaling hand and distance together leaves every pixel in place. Without depth the
 size is therefore the prior's, an average adult hand, and its uncertainty is stated. With depth the visible skin fixes
@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy.optimize import least_squares
+from scipy.spatial.transform import Rotation
 from torch import Tensor
 
 from fmh_ros.core.cues.types import HandObservation
@@ -42,6 +43,9 @@ class FitSettings:
     against middle joint bend, radians. limit : excess over the joint limits, radians. bone : log of each finger's
     length and of the palm's length and width. size : log of the overall size, over adults. skin : measured depth of
     the skin, metres. landmark_size : relative error of the size that landmarks alone leave when the distance is known.
+
+    starts : bends of the fingers to start from; doubt : reprojection error over the hand box above which the palm's
+    other reading in depth is tried too.
     """
 
     keypoint: float = 0.02
@@ -54,6 +58,7 @@ class FitSettings:
     skin: float = 0.006
     landmark_size: float = 0.03
     starts: tuple[float, ...] = (0.2, 0.65)
+    doubt: float = 0.025
     max_evaluations: int = 60
     depth_rounds: int = 3
 
@@ -87,7 +92,11 @@ def fit_hand(
     settings = settings or FitSettings()
     _check(observation)
     problem = _Problem(observation, camera, rig, settings)
-    theta = min((problem.solve(problem.start(curl)) for curl in settings.starts), key=problem.cost)
+    tried = [problem.solve(problem.start(curl, False)) for curl in settings.starts]
+    theta = min(tried, key=problem.cost)
+    if problem.error(theta) > settings.doubt:
+        tried = [problem.solve(problem.start(curl, True)) for curl in settings.starts]
+        theta = min([theta, *tried], key=problem.cost)
     sigma = settings.size
     if depth is not None:
         theta, sigma = _use_depth(problem, theta, depth, hand_mask)
@@ -144,12 +153,16 @@ class _Problem:
         self.index = index
         self.target = torch.as_tensor(observation.keypoints_2d)
         self.K = torch.as_tensor(camera.K)
-        self.R0, self.t0, directions = self._first_guess()
+        self.R0, self.t0, directions, self.flip = self._first_guess()
         self.directions = torch.as_tensor(directions)
         self.skin: SkinDepth | None = None
 
-    def _first_guess(self) -> tuple[Tensor, Tensor, FloatArray]:
-        """Return orientation, translation and the observed bone directions (20, 3) in the camera frame."""
+    def _first_guess(self) -> tuple[Tensor, Tensor, FloatArray, FloatArray]:
+        """Return orientation, translation and the observed bone directions (20, 3) in the camera frame.
+
+        Last comes the rotation vector to the palm's other reading: flat pictures are ambiguous in depth, and the
+        landmark network sometimes takes the wrong one.
+        """
         pixels, world = self.observation.keypoints_2d, self.observation.keypoints_world
         rays = self.camera.rays(pixels)
         # World landmarks are relative to a camera that looks straight at the hand.
@@ -159,8 +172,9 @@ class _Problem:
         world = world @ rotation_matrices(torch.as_tensor(turn)).numpy().T
         bones = world[_BONES[:, 1]] - world[_BONES[:, 0]]
         rest = self.rig.keypoints
-        u, _, vt = np.linalg.svd((world[_RIGID] - world[_RIGID].mean(0)).T @ (rest[_RIGID] - rest[_RIGID].mean(0)))
-        R = u @ np.diag([1.0, 1.0, np.linalg.det(u @ vt)]) @ vt
+        R = _align(rest[_RIGID], world[_RIGID])
+        other = _align(rest[_RIGID], world[_RIGID] - 2.0 * (world[_RIGID] @ ahead)[:, None] * ahead)
+        flip = Rotation.from_matrix(other @ R.T).as_rotvec()
         placed = rest @ R.T
         # Translation that puts the palm on its rays: two linear equations per keypoint.
         rows, values = [], []
@@ -174,12 +188,12 @@ class _Problem:
         if t[2] < 0.02:
             spread = np.linalg.norm(placed - placed.mean(0), axis=1).mean() / np.std(rays[:, :2], axis=0).max()
             t = rays[0] * max(float(spread), 0.1)
-        return torch.as_tensor(R), torch.as_tensor(t), bones / np.linalg.norm(bones, axis=1, keepdims=True)
+        return torch.as_tensor(R), torch.as_tensor(t), bones / np.linalg.norm(bones, axis=1, keepdims=True), flip
 
-    def start(self, curl: float) -> FloatArray:
-        """Return a first theta whose fingers are bent by ``curl``."""
+    def start(self, curl: float, flipped: bool) -> FloatArray:
+        """Return a first theta whose fingers are bent by ``curl``, in the first or the other reading of the palm."""
         angles = self.rig.curl(np.full(5, curl), 0.0, 0.4).ravel()[self.index]
-        return np.concatenate([np.zeros(14), angles])
+        return np.concatenate([self.flip if flipped else np.zeros(3), np.zeros(11), angles])
 
     def _pose(self, theta: Tensor, vertex_ids: NDArray[np.int64] | None) -> tuple[Tensor, Tensor]:
         """Return vertices and keypoints in the hand frame, metres."""
@@ -244,7 +258,12 @@ class _Problem:
         with torch.no_grad():
             return float(self.residuals(torch.as_tensor(theta)).square().sum())
 
-    def result(self, theta: FloatArray, sigma: float) -> HandMesh:
+    def error(self, theta: FloatArray) -> float:
+        """Return the root mean square reprojection error over the hand box's longer side."""
+        mesh = self.result(theta, self.settings.size, strict=False)
+        return mesh.reprojection_px / self.box
+
+    def result(self, theta: FloatArray, sigma: float, *, strict: bool = True) -> HandMesh:
         """Turn a solution into the posed mesh, or raise HandFitError."""
         with torch.no_grad():
             x = torch.as_tensor(theta)
@@ -253,11 +272,11 @@ class _Problem:
         u, _, vt = np.linalg.svd(R)
         pose = Similarity(u @ vt, t)
         seen = pose.apply(keypoints)
-        if not np.isfinite(seen).all() or seen[:, 2].min() < 0.01:
+        if strict and (not np.isfinite(seen).all() or seen[:, 2].min() < 0.01):
             raise HandFitError("The fitted hand is not in front of the camera", change="Check the camera calibration")
         error = np.linalg.norm(self.camera.project(seen) - self.observation.keypoints_2d, axis=1)
         rms = float(np.sqrt((error**2).mean()))
-        if rms > 0.25 * self.box:
+        if strict and not rms <= 0.25 * self.box:
             raise HandFitError(
                 f"The best hand pose misses the landmarks by {rms:.0f} px in a hand of {self.box:.0f} px",
                 expected="less than a quarter of the hand",
@@ -280,6 +299,13 @@ class _Problem:
             rms,
             score,
         )
+
+
+def _align(source: FloatArray, target: FloatArray) -> FloatArray:
+    """Return the rotation (3, 3) that turns points (N, 3) best onto others about their means."""
+    u, _, vt = np.linalg.svd((target - target.mean(0)).T @ (source - source.mean(0)))
+    result: FloatArray = u @ np.diag([1.0, 1.0, np.linalg.det(u @ vt)]) @ vt
+    return result
 
 
 def _robust(residual: Tensor, knee: float) -> Tensor:

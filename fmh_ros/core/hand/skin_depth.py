@@ -59,7 +59,7 @@ def measure_skin(
     """
     points = mesh.T_camera_hand.apply(mesh.vertices)
     pixels = _pixels(camera, points)
-    rays = camera.rays(pixels)
+    rays = camera.rays(pixels.astype(np.float64))
     hits = MeshQueries(points, mesh.faces).cast(np.zeros(3), rays)
     modelled = hits.distance / np.linalg.norm(rays, axis=1)
     usable = _flat(depth) if hand_mask is None else _flat(depth) & _inside(hand_mask)
