@@ -1,0 +1,55 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Profiles: which back end fills which stage."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from fmh_ros.core.cues.types import HandDetector, PointMapper, Segmenter
+from fmh_ros.core.errors import ProfileError
+from fmh_ros.core.flow.protocol import LatentShapeModel
+from fmh_ros.core.hand.rig import HandRig
+
+PROFILES = ("embedded",)
+
+
+@dataclass(frozen=True)
+class Stages:
+    """One loaded back end per stage."""
+
+    detector: HandDetector
+    segmenter: Segmenter
+    sensor_points: PointMapper
+    monocular_points: PointMapper | None
+    rig: HandRig
+    generator: LatentShapeModel
+
+
+def check_profile(name: str) -> None:
+    """Raise ProfileError for a name that is not a profile."""
+    if name not in PROFILES:
+        raise ProfileError(
+            f"There is no profile {name!r}", expected="one of " + ", ".join(PROFILES), change="Use --profile embedded"
+        )
+
+
+def load_stages(name: str) -> Stages:
+    """Load every model of a profile. Raises ProfileError and ModelMissingError."""
+    check_profile(name)
+    # Imported here: each profile imports only its own libraries.
+    from fmh_ros.core.cues.hand_detector import MediaPipeHandDetector
+    from fmh_ros.core.cues.point_map import SensorPointMapper
+    from fmh_ros.core.cues.segmenter import EmbeddedSegmenter
+    from fmh_ros.core.flow.embedded.model import EmbeddedShapeModel
+    from fmh_ros.core.hand.rig import load_generic_rig
+
+    generator = EmbeddedShapeModel()
+    generator.load()
+    return Stages(
+        detector=MediaPipeHandDetector(),
+        segmenter=EmbeddedSegmenter(),
+        sensor_points=SensorPointMapper(),
+        monocular_points=None,
+        rig=load_generic_rig(),
+        generator=generator,
+    )

@@ -1,0 +1,257 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Runs the stages in order: frame, cues, registration, guided flow, reconstruction."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from importlib.metadata import PackageNotFoundError, version
+from typing import Literal
+
+import numpy as np
+import torch
+
+from fmh_ros.core.cues.completion import complete_view
+from fmh_ros.core.cues.types import HandObservation, ObjectView, PointMap, SceneMasks
+from fmh_ros.core.errors import CancelledError, EmptyShapeError, FmhError
+from fmh_ros.core.frame.frame import Frame, ObjectPrompt, Side
+from fmh_ros.core.guidance.config import GuidanceConfig, load_preset
+from fmh_ros.core.guidance.guide import GuidedSample, guide
+from fmh_ros.core.guidance.supervision import build_supervision
+from fmh_ros.core.hand.fit import fit_hand
+from fmh_ros.core.hand.types import HandMesh
+from fmh_ros.core.progress import CancelCheck, Progress, ProgressCallback
+from fmh_ros.core.reconstruction.choose import ChosenHand, choose_hand
+from fmh_ros.core.reconstruction.contacts import find_contacts
+from fmh_ros.core.reconstruction.mesh import field_to_mesh
+from fmh_ros.core.reconstruction.mirror import mirror_reconstruction
+from fmh_ros.core.reconstruction.profile import Stages, check_profile, load_stages
+from fmh_ros.core.reconstruction.quality import measure_quality
+from fmh_ros.core.reconstruction.types import Reconstruction
+from fmh_ros.core.registration.place import canonical_pose
+from fmh_ros.core.transforms import Similarity
+
+#: Share of the job that is done when each stage begins (measured on two CPU cores).
+_BEGINS = {"detect": 0.0, "points": 0.12, "fit": 0.14, "complete": 0.18, "register": 0.19, "flow": 0.2, "finish": 0.93}
+#: Below this score the result says that it is weak.
+WEAK_SCORE = 0.25
+
+
+@dataclass(frozen=True)
+class _Cues:
+    """What is known before the flow, all for a right hand."""
+
+    chosen: ChosenHand
+    points: PointMap | None
+    hand: HandMesh
+    view: ObjectView
+    T_camera_canonical: Similarity
+
+
+class _Job:
+    """Clock, progress and cancellation of one reconstruction."""
+
+    def __init__(self, progress: ProgressCallback | None, cancelled: CancelCheck | None) -> None:
+        self.progress = progress
+        self.cancelled = cancelled
+        self.started = time.perf_counter()
+        self.timings: dict[str, float] = {}
+        self._stage, self._since = "", self.started
+
+    def enter(self, stage: str) -> None:
+        """Close the running stage's clock and begin another; raises CancelledError between stages."""
+        now = time.perf_counter()
+        if self._stage:
+            self.timings[self._stage] = self.timings.get(self._stage, 0.0) + now - self._since
+        self._stage, self._since = stage, now
+        if self.cancelled is not None and self.cancelled():
+            raise CancelledError(f"The job was cancelled before stage {stage}")
+        if stage in _BEGINS:
+            self.report(Progress(stage, fraction=_BEGINS[stage]))
+
+    def report(self, progress: Progress) -> None:
+        """Pass a report on, with the time since the job began."""
+        if self.progress is not None:
+            self.progress(replace(progress, elapsed_s=time.perf_counter() - self.started))
+
+    def flow_reporter(self, index: int, count: int) -> Callable[[Progress], None]:
+        """Map a sample's own fraction into the job's."""
+        begin, end = _BEGINS["flow"], _BEGINS["finish"]
+
+        def report(inner: Progress) -> None:
+            share = (index + inner.fraction) / count
+            self.report(replace(inner, stage="flow", fraction=begin + (end - begin) * share))
+
+        return report
+
+
+class Reconstructor:
+    """Holds loaded models and turns frames into reconstructions; deterministic for a seed on one machine.
+
+    profile : which back ends fill the stages (``PROFILES``); preset : guidance settings, "default" or "paper".
+    """
+
+    def __init__(self, profile: str = "embedded", preset: str = "default") -> None:
+        self.profile = profile
+        self.preset = preset
+        self._stages: Stages | None = None
+
+    def load(self) -> None:
+        """Load every model. Called by ``reconstruct`` when needed; raises ProfileError and ModelMissingError."""
+        if self._stages is None:
+            self._stages = load_stages(self.profile)
+
+    def reconstruct(
+        self,
+        frame: Frame,
+        *,
+        prompt: ObjectPrompt | None = None,
+        hand: Literal["auto", "left", "right"] = "auto",
+        seed: int = 0,
+        samples: int = 1,
+        guidance: bool = True,
+        config: GuidanceConfig | None = None,
+        progress: ProgressCallback | None = None,
+        cancelled: CancelCheck | None = None,
+    ) -> Reconstruction:
+        """Reconstruct one hand and the object it holds.
+
+        Args:
+            frame: the image with its camera and optional depth.
+            prompt: what the user pointed at.
+            hand: which hand, or "auto" for the one that holds something.
+            seed: of the flow's noise; the k-th of several samples uses seed + k.
+            samples: how many shapes to draw; the one with the best quality score is returned.
+            guidance: steer the flow; False samples it freely and only places the result.
+            config: overrides the preset.
+            progress: called with every report; cancelled: asked between iterations, True stops with CancelledError.
+
+        Raises:
+            FmhError: one of its typed children; nothing is left half done.
+        """
+        check_profile(self.profile)
+        config = config or load_preset(self.preset)
+        if not guidance:
+            config = replace(config, ablation="no_guidance")
+        job = _Job(progress, cancelled)
+        job.enter("load")
+        self.load()
+        assert self._stages is not None
+        cues = self._look(job, frame, prompt or ObjectPrompt(), None if hand == "auto" else hand)
+        job.enter("flow")
+        results: list[Reconstruction] = []
+        failure: FmhError | None = None
+        for index in range(samples):
+            try:
+                sample = self._sample(job, cues, config, seed + index, index, samples)
+                results.append(self._finish(cues, sample, config, seed + index))
+            except EmptyShapeError as error:
+                failure = error
+        if not results:
+            assert failure is not None
+            raise failure
+        job.enter("finish")
+        best = max(results, key=lambda r: r.quality.score)
+        best = mirror_reconstruction(best) if cues.chosen.mirrored else best
+        job.enter("")
+        job.report(Progress("finish", fraction=1.0))
+        timings = {**job.timings, "total": time.perf_counter() - job.started}
+        return replace(best, profile=self.profile, preset=self.preset, timings_s=timings, versions=_versions(self._stages))
+
+    def _look(self, job: _Job, frame: Frame, prompt: ObjectPrompt, side: Side | None) -> _Cues:
+        """Cues and registration."""
+        stages = self._stages
+        assert stages is not None
+        job.enter("detect")
+        chosen = choose_hand(frame, stages.detector, stages.segmenter, prompt, side)
+        frame, masks, observation = chosen.frame, chosen.masks, chosen.observation
+        job.enter("points")
+        points = _point_map(stages, frame, observation, masks)
+        job.enter("fit")
+        depth = points.depth if points is not None and points.source == "sensor" else None
+        hand = fit_hand(observation, frame.camera, stages.rig, depth=depth, hand_mask=masks.hand)
+        job.enter("complete")
+        view = complete_view(frame, masks, points, hand)
+        job.enter("register")
+        T_camera_canonical = canonical_pose(stages.generator, view)
+        return _Cues(chosen, points, hand, view, T_camera_canonical)
+
+    def _sample(
+        self, job: _Job, cues: _Cues, config: GuidanceConfig, seed: int, index: int, count: int
+    ) -> GuidedSample:
+        """One guided run of the flow."""
+        stages = self._stages
+        assert stages is not None
+        chosen = cues.chosen
+        supervision = build_supervision(chosen.frame, chosen.masks, cues.points, chosen.observation, cues.hand)
+        return guide(
+            stages.generator,
+            stages.generator.encode_condition(cues.view),
+            cues.T_camera_canonical,
+            cues.hand,
+            supervision,
+            config,
+            generator=torch.Generator().manual_seed(seed),
+            progress=job.flow_reporter(index, count),
+            cancelled=job.cancelled,
+        )
+
+    def _finish(self, cues: _Cues, sample: GuidedSample, config: GuidanceConfig, seed: int) -> Reconstruction:
+        """Meshes, contacts and quality of a sample, still as a right hand."""
+        chosen = cues.chosen
+        hand = posed_hand(cues.hand, sample.T_camera_hand)
+        mesh = field_to_mesh(sample.field, sample.T_camera_canonical)
+        contacts = find_contacts(mesh, hand)
+        quality = measure_quality(chosen.frame, chosen.observation, chosen.masks, hand, mesh, contacts)
+        warnings = list(chosen.warnings)
+        if chosen.frame.camera.source == "estimated":
+            warnings.append("No calibration was given: the field of view is a guess, and so is the metric scale.")
+        if quality.score < WEAK_SCORE:
+            warnings.append(f"The result is weak (score {quality.score:.2f}); look at overlay.png and views.png.")
+        return Reconstruction(
+            frame=chosen.frame,
+            observation=chosen.observation,
+            masks=chosen.masks,
+            hand=hand,
+            object=mesh,
+            contacts=contacts,
+            quality=quality,
+            phases=sample.phases,
+            profile=self.profile,
+            preset=self.preset,
+            seed=seed,
+            warnings=tuple(dict.fromkeys(warnings)),
+        )
+
+
+def posed_hand(hand: HandMesh, T_camera_hand: Similarity) -> HandMesh:
+    """The hand at a corrected pose; a change of scale goes into its size, so that the pose stays rigid."""
+    ratio = T_camera_hand.scale
+    return replace(
+        hand,
+        T_camera_hand=T_camera_hand.rigid(),
+        vertices=hand.vertices * ratio,
+        keypoints=hand.keypoints * ratio,
+        scale=hand.scale * ratio,
+    )
+
+
+def _point_map(stages: Stages, frame: Frame, hand: HandObservation, masks: SceneMasks) -> PointMap | None:
+    """Aligned depth where there is some on the object, else the monocular estimate when the profile has one."""
+    if frame.depth is not None:
+        points = stages.sensor_points.map_points(frame, hand, masks)
+        if points is not None and np.isfinite(points.depth[masks.object]).any():
+            return points
+    return None if stages.monocular_points is None else stages.monocular_points.map_points(frame, hand, masks)
+
+
+def _versions(stages: Stages) -> dict[str, str]:
+    """Versions of what made a result."""
+    found = {"generator": stages.generator.name, "detector": stages.detector.name, "segmenter": stages.segmenter.name}
+    for package in ("fmh_ros", "torch", "numpy", "warp-lang"):
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "not installed as a package"
+    return found
