@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -46,6 +46,7 @@ class _Cues:
     points: PointMap | None
     hand: HandMesh
     view: ObjectView
+    condition: Any
     T_camera_canonical: Similarity
 
 
@@ -138,7 +139,7 @@ class Reconstructor:
         job.enter("load")
         self.load()
         assert self._stages is not None
-        cues = self._look(job, frame, prompt or ObjectPrompt(), None if hand == "auto" else hand)
+        cues = self._look(job, frame, prompt or ObjectPrompt(), None if hand == "auto" else hand, seed)
         job.enter("flow")
         results: list[Reconstruction] = []
         failure: FmhError | None = None
@@ -159,7 +160,7 @@ class Reconstructor:
         timings = {**job.timings, "total": time.perf_counter() - job.started}
         return replace(best, profile=self.profile, preset=self.preset, timings_s=timings, versions=_versions(self._stages))
 
-    def _look(self, job: _Job, frame: Frame, prompt: ObjectPrompt, side: Side | None) -> _Cues:
+    def _look(self, job: _Job, frame: Frame, prompt: ObjectPrompt, side: Side | None, seed: int) -> _Cues:
         """Cues and registration."""
         stages = self._stages
         assert stages is not None
@@ -174,8 +175,9 @@ class Reconstructor:
         job.enter("complete")
         view = complete_view(frame, masks, points, hand)
         job.enter("register")
-        T_camera_canonical = canonical_pose(stages.generator, view)
-        return _Cues(chosen, points, hand, view, T_camera_canonical)
+        condition = stages.generator.encode_condition(view)
+        T_camera_canonical = canonical_pose(stages.generator, condition, view, seed)
+        return _Cues(chosen, points, hand, view, condition, T_camera_canonical)
 
     def _sample(
         self, job: _Job, cues: _Cues, config: GuidanceConfig, seed: int, index: int, count: int
@@ -187,7 +189,7 @@ class Reconstructor:
         supervision = build_supervision(chosen.frame, chosen.masks, cues.points, chosen.observation, cues.hand)
         return guide(
             stages.generator,
-            stages.generator.encode_condition(cues.view),
+            cues.condition,
             cues.T_camera_canonical,
             cues.hand,
             supervision,
