@@ -15,6 +15,8 @@ from pathlib import Path
 import numpy as np
 import trimesh
 
+from fmh_ros.core.hand.rig import hand_axes, joint_axes, label_fingers
+
 #: Wrist joint to the end of the middle finger of an average adult, metres.
 HAND_LENGTH = 0.187
 #: Where a fingertip landmark lies between the file's tip joint (0) and the end of the finger (1).
@@ -60,14 +62,6 @@ def read_glb(path: Path) -> tuple[dict[str, np.ndarray], list[str], np.ndarray]:
     return arrays, [gltf["nodes"][i]["name"] for i in skin["joints"]], np.linalg.inv(bind)
 
 
-def hand_frame(wrist: np.ndarray, index: np.ndarray, middle: np.ndarray, little: np.ndarray) -> np.ndarray:
-    """Return the (3, 3) matrix whose rows are the hand frame's axes for a right hand."""
-    x = (middle - wrist) / np.linalg.norm(middle - wrist)
-    z = np.cross(x, index - little)
-    z /= np.linalg.norm(z)
-    return np.stack([x, np.cross(z, x), z])
-
-
 def weld(positions: np.ndarray, faces: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return kept vertex indices and faces over them; vertices at one position become one."""
     _, first, inverse = np.unique(np.round(positions, 6), axis=0, return_index=True, return_inverse=True)
@@ -92,7 +86,7 @@ def build(path: Path) -> dict[str, np.ndarray]:
     place = {name: pose[:3, 3] for name, pose in at.items()}
     wrist = place["wrist"]
     knuckles = [place[f"{finger}-finger-phalanx-proximal"] for finger in ("index", "middle", "pinky")]
-    R = hand_frame(wrist, *knuckles)
+    R = hand_axes(wrist, *knuckles)
     positions = (arrays["POSITION"][kept].astype(np.float64) - wrist) @ R.T
     weights = np.zeros((len(kept), 16))
     columns = np.array([column_of(name) for name in names])
@@ -120,8 +114,6 @@ def build(path: Path) -> dict[str, np.ndarray]:
     mesh = trimesh.Trimesh(positions * size, faces, process=False)
     if not mesh.is_watertight or mesh.body_count != 1 or mesh.volume <= 0:
         raise SystemExit(f"{path}: the welded mesh is not one closed outward-facing body")
-    strongest = weights[:, 1:].argmax(1)
-    on_palm = (weights[:, 0] >= weights[:, 1:].max(1)) | (strongest == 0)
     return {
         "vertices": (positions * size).astype(np.float32),
         "faces": faces.astype(np.int32),
@@ -129,7 +121,7 @@ def build(path: Path) -> dict[str, np.ndarray]:
         "joints": np.array(joints) * size,
         "axes": np.array(axes),
         "keypoints": np.array(keypoints) * size,
-        "vertex_finger": np.where(on_palm, 5, strongest // 3).astype(np.int32),
+        "vertex_finger": label_fingers(weights).astype(np.int32),
     }
 
 
@@ -142,14 +134,6 @@ def thicken(positions: np.ndarray, weights: np.ndarray, joints: np.ndarray, axes
         across = away - (away @ along)[:, None] * along
         grown += (FINGER_THICKNESS - 1.0) * weights[:, 1 + joint, None] * across
     return grown
-
-
-def joint_axes(along: np.ndarray, up: np.ndarray) -> np.ndarray:
-    """Return flexion, abduction and twist axes as columns, given the bone and a rough dorsal direction."""
-    twist = along / np.linalg.norm(along)
-    flexion = np.cross(up, twist)
-    flexion /= np.linalg.norm(flexion)
-    return np.stack([flexion, np.cross(twist, flexion), twist], 1)
 
 
 def main() -> None:

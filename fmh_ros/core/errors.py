@@ -132,6 +132,12 @@ class OutOfMemoryError(FmhError):
     code = 42
 
 
+class ModelFileError(FmhError):
+    """A model file is damaged, is not the model it should be, or holds content that is not safe to load."""
+
+    code = 43
+
+
 class CancelledError(FmhError):
     """The job was cancelled between two iterations; nothing was written."""
 

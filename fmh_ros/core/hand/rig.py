@@ -18,6 +18,8 @@ from torch import Tensor
 
 from fmh_ros.core.errors import ModelMissingError
 
+FloatArray = NDArray[np.float64]
+
 FINGER_NAMES: tuple[str, ...] = ("thumb", "index", "middle", "ring", "little")
 
 #: The 15 joints that move, finger by finger from the base out. The wrist moves with T_camera_hand instead.
@@ -67,6 +69,27 @@ def rotation_matrices(vectors: Tensor) -> Tensor:
     sinc = torch.sin(half) / half
     eye = torch.eye(3, dtype=vectors.dtype, device=vectors.device)
     return eye + sinc * torch.cos(half) * skew + 0.5 * sinc * sinc * (skew @ skew)
+
+
+def hand_axes(wrist: FloatArray, index: FloatArray, middle: FloatArray, little: FloatArray) -> FloatArray:
+    """Return (3, 3) whose rows are a right hand's frame axes, given the wrist and three knuckles (3,) each."""
+    x = (middle - wrist) / np.linalg.norm(middle - wrist)
+    z = np.cross(x, index - little)
+    z /= np.linalg.norm(z)
+    return np.stack([x, np.cross(z, x), z])
+
+
+def joint_axes(along: FloatArray, dorsal: FloatArray) -> FloatArray:
+    """Return (3, 3) whose columns are flexion, abduction and twist axis of a joint.
+
+    Args:
+        along: (3,) from the joint to the next one.
+        dorsal: (3,) roughly out of the back of the finger.
+    """
+    twist = along / np.linalg.norm(along)
+    flexion = np.cross(dorsal, twist)
+    flexion /= np.linalg.norm(flexion)
+    return np.stack([flexion, np.cross(twist, flexion), twist], 1)
 
 
 @dataclass(frozen=True)
@@ -184,6 +207,13 @@ def _finger_scale(bone_scale: Tensor | None, like: dict[str, Any]) -> Tensor:
     if bone_scale.ndim == 1:
         return torch.stack([bone_scale, torch.ones_like(bone_scale)], 1)
     return bone_scale
+
+
+def label_fingers(weights: FloatArray) -> NDArray[np.int64]:
+    """Return which of FINGERS each vertex belongs to, from weights (V, 16); the thumb's root is palm."""
+    strongest = weights[:, 1:].argmax(1)
+    on_palm = (weights[:, 0] >= weights[:, 1:].max(1)) | (strongest == 0)
+    return np.where(on_palm, 5, strongest // 3).astype(np.int64)
 
 
 @lru_cache(maxsize=1)
