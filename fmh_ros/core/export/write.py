@@ -99,8 +99,9 @@ def _swap_in(staging: Path, out: Path) -> None:
     out.rename(old / "result")
     try:
         staging.rename(out)
-    except OSError:
-        (old / "result").rename(out)
+    except BaseException:  # an interrupt between the two renames must not cost the earlier result either
+        if not out.exists():
+            (old / "result").rename(out)
         raise
     finally:
         shutil.rmtree(old, ignore_errors=True)
