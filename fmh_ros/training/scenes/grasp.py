@@ -205,7 +205,7 @@ def draw_grasp(rng: Rng, rig: HandRig, target: SceneObject, attempts: int = 8) -
     owner = rig.weights.argmax(1)
     extent = np.sort(np.ptp(target.vertices, axis=0))
     thin = extent[1] < 0.025
-    for _ in range(attempts):
+    for _ in range(attempts * (3 if thin else 1)):
         weights = np.array([0.42, 0.28, 0.12, 0.1, 0.0]) if not thin else np.array([0.3, 0.15, 0.2, 0.0, 0.35])
         kind = str(rng.choice(KINDS, p=weights / weights.sum()))
         start, limit, spread, opposition = _preshape(rng, kind)

@@ -79,6 +79,10 @@ def mesh_of(shape: Sdf, cells: int = 60) -> tuple[NDArray[np.float64], NDArray[n
     return vertices + np.array([a[0] for a in axes]), faces
 
 
+def _edges(faces: NDArray[np.int64]) -> NDArray[np.int64]:
+    return np.concatenate([faces[:, :2], faces[:, 1:]])
+
+
 def _gradient_normals(shape: Sdf, vertices: Points, step: float = 0.01) -> NDArray[np.float64]:
     offsets = np.eye(3, dtype=np.float32) * np.float32(step)
     points = vertices.astype(np.float32)
@@ -88,9 +92,12 @@ def _gradient_normals(shape: Sdf, vertices: Points, step: float = 0.01) -> NDArr
 
 
 def procedural_object(rng: Rng, family: str | None = None) -> SceneObject:
-    """Draw a procedural shape at a plausible metric size, centred on its bounding box."""
-    name, shape = draw_shape(rng, family)
-    vertices, faces = mesh_of(shape)
+    """Draw a procedural shape of one body at a plausible metric size, centred on its bounding box."""
+    while True:
+        name, shape = draw_shape(rng, family)
+        vertices, faces = mesh_of(shape)
+        if len(np.unique(trimesh.graph.connected_component_labels(_edges(faces), node_count=len(vertices)))) == 1:
+            break
     low, high = vertices.min(0), vertices.max(0)
     centre = (low + high) / 2
     size = rng.uniform(*SIZES.get(name, DEFAULT_SIZE))

@@ -1,0 +1,120 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Batches for the mask network: pictures with noisy landmarks, sometimes a prompt, sometimes depth."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from fmh_ros.core.cues.mask_inputs import CROP_SIZE, MAP_SIZE, CropPrompt, guidance_maps, hand_size_px
+from fmh_ros.core.hand.rig import HandRig
+from fmh_ros.training.scenes.compose import Bank, Picture, compose
+from fmh_ros.training.scenes.textures import Image
+
+Rng = np.random.Generator
+IGNORED = 255
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Inputs and truth of N crops; truth at MAP_SIZE. ``classes`` is IGNORED outside the photo."""
+
+    image: Tensor
+    maps: Tensor
+    classes: Tensor
+    amodal: Tensor
+    normals: Tensor
+    depth: Tensor
+    holds: Tensor
+
+
+def noisy_keypoints(rng: Rng, keypoints: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Disturb landmarks (21, 2) as a detector does: more at the tips, now and then badly."""
+    size = hand_size_px(keypoints)
+    strength = size * (1.0 if rng.random() < 0.85 else 2.5)
+    noise = rng.normal(0, 0.012, (21, 2)) + rng.normal(0, 0.015, 2)
+    for finger in range(5):
+        growth = np.array([0.3, 0.6, 0.85, 1.0])[:, None]
+        noise[1 + 4 * finger : 5 + 4 * finger] += growth * rng.normal(0, 0.03, 2)
+    return keypoints + strength * noise
+
+
+def draw_prompt(rng: Rng, label: NDArray[np.uint8], inside: NDArray[np.bool_]) -> CropPrompt:
+    """Draw what a user might give for the visible object: mostly nothing, else a rough box or a few points."""
+    rows, columns = np.nonzero((label == 2) & inside)
+    kind = rng.random()
+    if len(rows) < 12 or kind < 0.6:
+        return CropPrompt()
+    box = None
+    if kind < 0.84:
+        low, high = np.array([columns.min(), rows.min()]), np.array([columns.max(), rows.max()])
+        jitter = rng.normal(0, 0.04, 4) * np.tile(high - low, 2)
+        box = tuple(float(v) for v in np.concatenate([low, high]) + jitter)
+    points = np.zeros((0, 2))
+    if kind >= 0.78:
+        picks = rng.integers(len(rows), size=int(rng.integers(1, 4)))
+        points = np.stack([columns[picks], rows[picks]], 1).astype(np.float64)
+    return CropPrompt(box, points)  # type: ignore[arg-type]
+
+
+def sensor_depth(rng: Rng, picture: Picture) -> NDArray[np.float32]:
+    """Depth (S, S) as an RGB-D camera gives it, NaN where missing; background is a tilted plane behind."""
+    size = picture.label.shape[0]
+    ramp = np.linspace(-1, 1, size, dtype=np.float32)
+    z = float(np.median(picture.depth[picture.depth > 0])) if (picture.depth > 0).any() else 0.5
+    behind = z + 0.06 + rng.exponential(0.35) + rng.normal(0, 0.1) * ramp[:, None] + rng.normal(0, 0.05) * ramp[None]
+    near = picture.depth > 0
+    depth = np.where(near, picture.depth, np.maximum(behind, z + 0.01)).astype(np.float32)
+    depth += (rng.normal(0, 1, depth.shape) * 0.002 * depth**2).astype(np.float32)
+    edge = cv2.morphologyEx(near.astype(np.uint8), cv2.MORPH_GRADIENT, np.ones((3, 3))) > 0
+    holes = edge & (rng.random(depth.shape) < rng.uniform(0.1, 0.9))
+    blobs = cv2.resize(rng.random((12, 12), dtype=np.float32), (size, size)) < rng.uniform(0, 0.25)
+    depth[holes | blobs] = np.nan
+    return depth
+
+
+def relative_depth(depth: NDArray[np.floating], wrist_z: float, hand_length: float) -> NDArray[np.float32]:
+    """Depth minus the wrist's, in hand lengths (wrist to middle knuckle)."""
+    result: NDArray[np.float32] = ((depth - wrist_z) / hand_length).astype(np.float32)
+    return result
+
+
+def _small(values: NDArray[np.generic], interpolation: int) -> NDArray[np.generic]:
+    return cv2.resize(values, (MAP_SIZE, MAP_SIZE), interpolation=interpolation)
+
+
+def make_example(rng: Rng, picture: Picture, *, prompts: bool = True, with_depth: bool | None = None) -> tuple:  # type: ignore[type-arg]
+    """Turn a picture into arrays in the order of `Batch`."""
+    keypoints = noisy_keypoints(rng, picture.keypoints_2d)
+    prompt = draw_prompt(rng, picture.label, picture.inside) if prompts else CropPrompt()
+    hand_length = float(np.linalg.norm(picture.keypoints[9] - picture.keypoints[0]))
+    wrist_z = float(picture.keypoints[0, 2])
+    relative = None
+    if rng.random() < 0.25 if with_depth is None else with_depth:
+        seen = sensor_depth(rng, picture)
+        seen[~picture.inside] = np.nan
+        relative = relative_depth(seen, wrist_z + rng.normal(0, 0.01), hand_length * np.exp(rng.normal(0, 0.08)))
+    maps = guidance_maps(keypoints, prompt, picture.inside, relative)
+    classes = np.where(picture.inside, picture.label, IGNORED).astype(np.uint8)
+    return (
+        picture.image.transpose(2, 0, 1).astype(np.float32),
+        maps,
+        _small(classes, cv2.INTER_NEAREST).astype(np.int64),
+        _small(picture.amodal.astype(np.float32), cv2.INTER_AREA),
+        _small(picture.normals, cv2.INTER_NEAREST).transpose(2, 0, 1),
+        _small(relative_depth(picture.depth, wrist_z, hand_length), cv2.INTER_NEAREST),
+        np.float32(picture.holds),
+    )
+
+
+def make_batch(rng: Rng, rig: HandRig, bank: Bank, photos: Sequence[Image], count: int) -> Batch:
+    """Compose ``count`` random pictures of the bank."""
+    rows = [make_example(rng, compose(rng, rig, bank, int(rng.integers(len(bank))), photos)) for _ in range(count)]
+    assert rows[0][0].shape[-1] == CROP_SIZE
+    return Batch(*(torch.as_tensor(np.stack(column)) for column in zip(*rows, strict=True)))
