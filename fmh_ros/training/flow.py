@@ -12,6 +12,7 @@ import math
 import time
 from copy import deepcopy
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -138,7 +139,7 @@ def sample(model: VelocityNetwork, maps: Tensor, distance: Tensor, *, steps: int
         tokens = model.condition(maps, distance)
         empty = model.condition(blank(maps), distance)
     levels = sigmas(steps)
-    for now, after in zip(levels[:-1], levels[1:], strict=True):
+    for now, after in pairwise(levels):
         time_now = torch.full((len(maps),), now)
         with torch.autocast("cpu", torch.bfloat16):
             velocity = model(x, time_now, tokens).float()
@@ -151,7 +152,13 @@ def sample(model: VelocityNetwork, maps: Tensor, distance: Tensor, *, steps: int
 
 @torch.no_grad()
 def evaluate(
-    model: VelocityNetwork, data: FlowData, latent_scale: LatentScale, *, count: int, scale: float = 2.0, batch: int = 23
+    model: VelocityNetwork,
+    data: FlowData,
+    latent_scale: LatentScale,
+    *,
+    count: int,
+    scale: float = 2.0,
+    batch: int = 23,
 ) -> dict[str, float]:
     """Single-view IoU on held-out views: mean, median, with and without depth, per family."""
     rng = np.random.default_rng(0)

@@ -92,16 +92,18 @@ def complete_view(frame: Frame, masks: SceneMasks, points: PointMap | None, hand
     camera = CameraModel(VIEW_SIZE, VIEW_SIZE, K, (), frame.camera.source)
     homography = K @ rotation.T @ np.linalg.inv(frame.camera.K)
 
-    def warp(values: NDArray[np.generic], how: int, border: float) -> NDArray[np.generic]:
+    def warp(values: NDArray[np.float32], how: int, border: float) -> NDArray[np.float32]:
         size = (VIEW_SIZE, VIEW_SIZE)
-        return cv2.warpPerspective(
-            values, homography, size, flags=how, borderMode=cv2.BORDER_CONSTANT, borderValue=(border,) * 4
+        border_value = (border,) * 4
+        warped = cv2.warpPerspective(
+            values, homography, size, flags=how, borderMode=cv2.BORDER_CONSTANT, borderValue=border_value
         )
+        return warped.astype(np.float32)
 
     mask = np.clip(warp(masks.object.astype(np.float32), cv2.INTER_LINEAR, 0), 0, 1)
     outside = warp(np.zeros(masks.hand.shape, np.float32), cv2.INTER_NEAREST, 1)
     unknown = (warp(masks.hand.astype(np.float32), cv2.INTER_LINEAR, 0) > 0.5) | (outside > 0.5)
-    colour = warp(frame.image, cv2.INTER_AREA, 255)
+    colour = warp(frame.image.astype(np.float32), cv2.INTER_LINEAR, 255)
     image = np.where(mask[..., None] > 0.5, colour, 255).astype(np.uint8)
     depth, normals = None, None
     if points is not None:

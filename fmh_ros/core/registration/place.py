@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -43,7 +44,7 @@ def preview(model: LatentShapeModel, condition: Any, seed: int) -> ImplicitField
     x = initial_noise(model.latent_shape, torch.Generator().manual_seed(seed))
     levels = sigmas(PREVIEW_STEPS)
     with torch.no_grad():
-        for now, after in zip(levels[:-1], levels[1:], strict=True):
+        for now, after in pairwise(levels):
             velocity = model.velocity(x, now, condition)
             x = euler_step(x, velocity, now, after)
         return model.decode(x)

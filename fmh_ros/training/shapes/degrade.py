@@ -55,9 +55,9 @@ def _ragged(rng: Rng, mask: Mask) -> Mask:
     kernel = np.ones((3, 3), np.uint8)
     kind = rng.random()
     if kind < 0.2:
-        image = cv2.erode(image, kernel)
+        image = cv2.erode(image, kernel).astype(np.uint8)
     elif kind < 0.45:
-        image = cv2.dilate(image, kernel)
+        image = cv2.dilate(image, kernel).astype(np.uint8)
     if rng.random() < 0.4:
         grown, shrunk = cv2.dilate(image, kernel), cv2.erode(image, kernel)
         image = np.where(_blobs(rng, 0.5), grown, shrunk).astype(np.uint8)

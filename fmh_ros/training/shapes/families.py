@@ -204,9 +204,7 @@ def scissors(rng: Rng) -> Sdf:
         blade = sdf.box([rng.uniform(0.07, 0.1), 0.5, t], 0.02)
         arm = sdf.capsule([0, 0, 0], [0, -0.45, 0], 0.07)
         loop = sdf.torus(0.17, 0.06, rng.uniform(0, 0.12)) if rings else sdf.capsule([0, 0.2, 0], [0, -0.4, 0], 0.08)
-        one = sdf.union(
-            sdf.moved(blade, [0, 0.45, 0]), arm, sdf.moved(loop, [sign * (0.1 if rings else 0.0), -0.6, 0])
-        )
+        one = sdf.union(sdf.moved(blade, [0, 0.45, 0]), arm, sdf.moved(loop, [sign * (0.1 if rings else 0.0), -0.6, 0]))
         parts.append(sdf.moved(one, [0, 0, 0.02 * sign], sdf.rotation_about(2, sign * spread / 2)))
     return sdf.union(*parts)
 

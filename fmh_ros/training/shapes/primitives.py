@@ -7,11 +7,11 @@ intersections and differences are lower bounds; all have slope at most one, whic
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 Points = NDArray[np.float32]
 Distances = NDArray[np.float32]
@@ -28,7 +28,7 @@ def sphere(radius: float) -> Sdf:
     return lambda p: _norm(p) - radius
 
 
-def ellipsoid(radii: Sequence[float]) -> Sdf:
+def ellipsoid(radii: ArrayLike) -> Sdf:
     """Ellipsoid at the origin; first-order distance, limited to slope one."""
     r = np.asarray(radii, np.float32)
     smallest = float(r.min())
@@ -42,7 +42,7 @@ def ellipsoid(radii: Sequence[float]) -> Sdf:
     return distance
 
 
-def box(half: Sequence[float], rounding: float = 0.0) -> Sdf:
+def box(half: ArrayLike, rounding: float = 0.0) -> Sdf:
     """Box at the origin with half sizes ``half`` (outer), edges rounded."""
     h = np.maximum(np.asarray(half, np.float32) - rounding, 1e-4)
 
@@ -54,7 +54,7 @@ def box(half: Sequence[float], rounding: float = 0.0) -> Sdf:
     return distance
 
 
-def capsule(a: Sequence[float], b: Sequence[float], radius_a: float, radius_b: float | None = None) -> Sdf:
+def capsule(a: ArrayLike, b: ArrayLike, radius_a: float, radius_b: float | None = None) -> Sdf:
     """Capsule from a to b whose radius goes linearly from radius_a to radius_b."""
     start = np.asarray(a, np.float32)
     axis = np.asarray(b, np.float32) - start
@@ -96,7 +96,7 @@ def torus(major: float, minor: float, stretch: float = 0.0) -> Sdf:
     return distance
 
 
-def superquadric(radii: Sequence[float], e1: float, e2: float) -> Sdf:
+def superquadric(radii: ArrayLike, e1: float, e2: float) -> Sdf:
     """Superquadric (exponents e1 vertical, e2 horizontal, 0.2 boxy to 1 round); slope kept below one."""
     r = np.asarray(radii, np.float32)
     smallest = float(r.min())
@@ -191,7 +191,7 @@ def arc(radius: float, angle: float, thickness: float, end_thickness: float) -> 
     return distance
 
 
-def moved(shape: Sdf, offset: Sequence[float], rotation: NDArray[np.floating] | None = None) -> Sdf:
+def moved(shape: Sdf, offset: ArrayLike, rotation: NDArray[np.floating] | None = None) -> Sdf:
     """Shape whose origin sits at ``offset``, its axes turned by ``rotation`` (3, 3)."""
     o = np.asarray(offset, np.float32)
     R = None if rotation is None else np.asarray(rotation, np.float32)

@@ -59,10 +59,8 @@ def _reduce(values: NDArray[np.floating], valid: NDArray[np.bool_]) -> tuple[NDA
     """Area-average (C, H, W) over valid pixels to the map size; also the valid share."""
     size = (MAP_SIZE, MAP_SIZE)
     share = cv2.resize(valid.astype(np.float32), size, interpolation=cv2.INTER_AREA)
-    sums = [
-        cv2.resize(np.where(valid, v, 0).astype(np.float32), size, interpolation=cv2.INTER_AREA) for v in values
-    ]
-    return (np.stack(sums) / np.maximum(share, 1e-3)).astype(np.float32), share
+    sums = [cv2.resize(np.where(valid, v, 0).astype(np.float32), size, interpolation=cv2.INTER_AREA) for v in values]
+    return (np.stack(sums) / np.maximum(share, 1e-3)).astype(np.float32), share.astype(np.float32)
 
 
 class EmbeddedShapeModel:
@@ -73,7 +71,7 @@ class EmbeddedShapeModel:
     """
 
     name = "embedded-flow"
-    latent_shape = (LATENT_CHANNELS, LATENT_TOKENS, LATENT_TOKENS, LATENT_TOKENS)
+    latent_shape: tuple[int, ...] = (LATENT_CHANNELS, LATENT_TOKENS, LATENT_TOKENS, LATENT_TOKENS)
     bounds = 1.0
 
     def __init__(self, weights: Path = WEIGHTS, guidance_scale: float = 2.0) -> None:
@@ -127,7 +125,9 @@ class EmbeddedShapeModel:
         tokens = torch.cat([condition.tokens, condition.empty])
         sigmas = torch.full((2,), sigma)
         with torch.autocast("cpu", torch.bfloat16, enabled=self.bfloat16):
-            conditioned, free = self.velocity_network(latent.expand(2, *latent.shape[1:]), sigmas, tokens).float().chunk(2)
+            conditioned, free = (
+                self.velocity_network(latent.expand(2, *latent.shape[1:]), sigmas, tokens).float().chunk(2)
+            )
         result: Tensor = free + self.guidance_scale * (conditioned - free)
         return result
 
