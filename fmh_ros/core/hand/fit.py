@@ -41,8 +41,9 @@ class FitSettings:
     keypoint : reprojection error over the hand box's longer side. direction : bone directions of the world landmarks,
     as a difference of unit vectors. angle : joint angles about a relaxed hand, radians. coupling : fingertip bend
     against middle joint bend, radians. limit : excess over the joint limits, radians. bone : log of each finger's
-    length and of the palm's length and width. size : log of the overall size, over adults. skin : measured depth of
-    the skin, metres. landmark_size : relative error of the size that landmarks alone leave when the distance is known.
+    length and of the palm's length and width. size : log of the overall size, over adults; any_size : over everybody,
+    children too, for when depth tells. skin : measured depth of the skin, metres. landmark_size : relative error of
+    the size that landmarks alone leave when the distance is known.
 
     starts : bends of the fingers to start from; doubt : reprojection error over the hand box above which the palm's
     other reading in depth is tried too.
@@ -55,6 +56,7 @@ class FitSettings:
     limit: float = 0.06
     bone: float = 0.07
     size: float = 0.08
+    any_size: float = 0.25
     skin: float = 0.006
     landmark_size: float = 0.03
     starts: tuple[float, ...] = (0.2, 0.65)
@@ -227,7 +229,9 @@ class _Problem:
             (angles[self.dip] - 0.6 * angles[self.pip]) / s.coupling,
             excess / s.limit,
             theta[7:14] / s.bone,
-            theta[6:7] / s.size,
+            # Proportions must not take over what is overall size.
+            theta[7:14].mean()[None] / (0.1 * s.bone),
+            theta[6:7] / (s.size if self.skin is None else s.any_size),
         ]
         if self.skin is not None:
             z = torch.einsum(

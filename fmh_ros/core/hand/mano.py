@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from scipy.sparse import csc_matrix
 
 from fmh_ros.core.errors import FileMissingError, ModelFileError
-from fmh_ros.core.hand.rig import KEYPOINT_JOINTS, HandRig, hand_axes, joint_axes, label_fingers, load_generic_rig
+from fmh_ros.core.hand.rig import HandRig, hand_axes, joint_axes, label_fingers, load_generic_rig
 
 FloatArray = NDArray[np.float64]
 
@@ -41,8 +41,12 @@ _NUMPY_MODULES = ("numpy", "numpy.core.multiarray", "numpy._core.multiarray")
 class _Record:
     """Stands in for an object whose class must not be loaded; keeps its state."""
 
-    def __init__(self, *_: object) -> None:
-        self.state: dict[str, Any] = {}
+    state: dict[str, Any]
+
+    def __new__(cls, *_: object) -> _Record:
+        record = super().__new__(cls)
+        record.state = {}
+        return record
 
     def __setstate__(self, state: object) -> None:
         self.state = dict(state) if isinstance(state, dict) else {}
@@ -69,7 +73,7 @@ class _SafeUnpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         if module in _NUMPY_MODULES and name in _NUMPY_NAMES:
             return _NUMPY_NAMES[name]
-        if module.split(".")[0] == "chumpy" or (module.startswith("scipy.sparse") and name.endswith("_matrix")):
+        if module.partition(".")[0] == "chumpy" or (module.startswith("scipy.sparse") and name.endswith("_matrix")):
             return _Record
         if module in ("copy_reg", "copyreg") and name == "_reconstructor":
             return _new_record
@@ -102,6 +106,10 @@ def load_mano_rig(path: Path) -> HandRig:
     if faces.shape[1] != 3 or faces.min() < 0 or faces.max() >= count:
         raise _refusal(path, "faces that do not fit the vertices")
     joints = np.asarray(regressor @ vertices)
+    try:
+        closed = close_holes(faces)
+    except KeyError as error:
+        raise _refusal(path, "a surface whose border is not a set of loops") from error
     R = hand_axes(joints[0], joints[1], joints[4], joints[7])
     vertices = (vertices - joints[0]) @ R.T
     joints = ((joints - joints[0]) @ R.T)[list(_JOINT_ORDER)]
@@ -110,7 +118,7 @@ def load_mano_rig(path: Path) -> HandRig:
     return HandRig(
         name="mano",
         vertices=vertices,
-        faces=close_holes(faces),
+        faces=closed,
         weights=weights,
         joints=joints,
         axes=_axes(joints, tips),
@@ -194,7 +202,6 @@ def _keypoints(joints: FloatArray, tips: FloatArray) -> FloatArray:
     rows = [np.zeros(3)]
     for finger in range(5):
         rows += [*joints[3 * finger : 3 * finger + 3], tips[finger]]
-    assert len(rows) == len(KEYPOINT_JOINTS)
     return np.array(rows)
 
 
