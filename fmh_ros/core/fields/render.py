@@ -7,6 +7,7 @@ attached by the implicit function theorem: no mesh and no graph through the sear
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -52,23 +53,36 @@ def camera_rays(camera: CameraModel, dtype: torch.dtype = torch.float32, device:
     return torch.as_tensor(camera.rays(camera.pixel_grid()), dtype=dtype, device=device)
 
 
+@dataclass(frozen=True)
+class Wanted:
+    """Which pixels (H, W) bool something depends on; queries cost, so the rest is left out.
+
+    surface : depth is wanted; normals : normals too (within ``surface``); contour : the silhouette.
+    Pixels in neither are not traced: NaN, silhouette 0, no hit.
+    """
+
+    surface: Tensor
+    normals: Tensor
+    contour: Tensor
+
+
 def render(
     field: ImplicitField,
     T_camera_field: TorchPose,
     rays: Tensor,
     settings: RenderSettings | None = None,
-    *,
-    surface_wanted: Tensor | None = None,
-    contour_wanted: Tensor | None = None,
+    wanted: Wanted | None = None,
 ) -> RenderedField:
-    """Render a field seen along ``rays`` (H, W, 3), which have z = 1 in the camera frame.
-
-    surface_wanted, contour_wanted : (H, W) bool; where given, depth and normals (the silhouette) get a gradient only
-    where True. Elsewhere depth and silhouette have their values but no gradient and normals are NaN: queries cost.
-    """
+    """Render a field seen along ``rays`` (H, W, 3), which have z = 1 in the camera frame."""
     settings = settings or RenderSettings()
     shape = rays.shape[:2]
-    directions = rays.reshape(-1, 3) @ T_camera_field.rotation / T_camera_field.scale
+    count = shape[0] * shape[1]
+    if wanted is None:
+        everywhere = torch.ones(shape, dtype=torch.bool, device=rays.device)
+        wanted = Wanted(everywhere, everywhere, everywhere)
+    surface, facing, contour = (mask.reshape(-1) for mask in (wanted.surface, wanted.normals, wanted.contour))
+    traced = torch.nonzero(surface | contour)[:, 0]
+    directions = rays.reshape(-1, 3)[traced] @ T_camera_field.rotation / T_camera_field.scale
     origin = T_camera_field.apply_inverse(torch.zeros_like(T_camera_field.translation)[None])[0]
     voxel = 2.0 * field.bounds / (settings.resolution - 1)
     softness = settings.softness_voxels * voxel
@@ -76,41 +90,43 @@ def render(
     found = trace(field.grid(settings.resolution), field.bounds, origin, directions, limit)
 
     hit = ~found.hit.isnan()
-    surface = hit if surface_wanted is None else hit & surface_wanted.reshape(-1)
-    band = found.lowest_value.abs() < limit
-    if contour_wanted is not None:
-        band = band & contour_wanted.reshape(-1)
-    at = torch.nonzero(surface)[:, 0]
-    rim = torch.nonzero(band)[:, 0]
-    dtype = rays.dtype
-    t = found.hit[at].to(dtype)
+    at = torch.nonzero(hit & surface[traced])[:, 0]
+    rim = torch.nonzero((found.lowest_value.abs() < limit) & contour[traced])[:, 0]
+    t = found.hit[at].to(rays.dtype)
+    low = found.lowest[rim].to(rays.dtype)
     step = MINIMUM_OFFSET_VOXELS * voxel / torch.linalg.vector_norm(directions[rim].detach(), dim=-1)
-    low = found.lowest[rim].to(dtype)
-    points = torch.cat(
-        [
-            origin + t[:, None] * directions[at],
-            origin + (low - step)[:, None] * directions[rim],
-            origin + (low + step)[:, None] * directions[rim],
-        ]
-    )
-    values = field.query(points)
+    near = origin + (low - step)[:, None] * directions[rim]
+    far = origin + (low + step)[:, None] * directions[rim]
+    values = field.query(torch.cat([origin + t[:, None] * directions[at], near, far]))
     f_hit, f_near, f_far = values.split([len(at), len(rim), len(rim)])
 
-    # The slope of a grazing ray goes to zero and its depth gradient to infinity: bounded.
-    length = torch.linalg.vector_norm(directions[at].detach(), dim=-1)
-    slope = torch.minimum(found.slope[at].to(dtype), -0.02 * length)
-    depth_hit = t + (-f_hit / slope).clamp(-voxel / length, voxel / length)
-    depth = found.hit.to(dtype).index_put((at,), depth_hit)
-    where = origin + depth_hit[:, None] * directions[at]
-    normals = rays.new_full((rays.shape[0] * rays.shape[1], 3), torch.nan)
-    normals = normals.index_put((at,), _normals(field, where, voxel) @ T_camera_field.rotation.T)
+    depth_hit = _attach_depth(t, f_hit, found.slope[at].to(rays.dtype), directions[at], voxel)
+    depth = rays.new_full((count,), torch.nan).index_put((traced[at],), depth_hit)
+    turned = torch.nonzero(facing[traced[at]])[:, 0]
+    where = origin + depth_hit[turned, None] * directions[at[turned]]
+    normals = rays.new_full((count, 3), torch.nan)
+    normals = normals.index_put((traced[at[turned]],), _normals(field, where, voxel) @ T_camera_field.rotation.T)
 
-    weight = found.weight[rim].to(dtype)
-    smallest = found.lowest_value.to(dtype).clamp(-limit, limit)
-    smallest = smallest.index_put((rim,), weight * f_near + (1.0 - weight) * f_far)
+    weight = found.weight[rim].to(rays.dtype)
+    lowest = rays.new_full((count,), limit)
+    lowest[traced] = found.lowest_value.to(rays.dtype).clamp(-limit, limit)
+    lowest = lowest.index_put((traced[rim],), weight * f_near + (1.0 - weight) * f_far)
+    was_hit = torch.zeros(count, dtype=torch.bool, device=rays.device)
+    was_hit[traced] = hit
+    silhouette = soft_silhouette(lowest, softness, settings.saturation)
     return RenderedField(
-        depth.view(shape), normals.view(*shape, 3), _soft(smallest, softness, limit).view(shape), hit.view(shape)
+        depth.view(shape), normals.view(*shape, 3), silhouette.view(shape), (was_hit & surface).view(shape)
     )
+
+
+def _attach_depth(t: Tensor, values: Tensor, slope: Tensor, directions: Tensor, voxel: float) -> Tensor:
+    """Newton step from the traced t (N,), which is also the implicit derivative of the depth.
+
+    The slope of a grazing ray goes to zero and its derivative to infinity: bounded, as is the step.
+    """
+    length = torch.linalg.vector_norm(directions.detach(), dim=-1)
+    slope = torch.minimum(slope, -0.02 * length)
+    return t + (-values / slope).clamp(-voxel / length, voxel / length)
 
 
 def _normals(field: ImplicitField, points: Tensor, voxel: float) -> Tensor:
@@ -121,7 +137,8 @@ def _normals(field: ImplicitField, points: Tensor, voxel: float) -> Tensor:
     return torch.nn.functional.normalize((values[0] - values[1]).T, dim=-1, eps=1e-9)
 
 
-def _soft(smallest: Tensor, softness: float, limit: float) -> Tensor:
-    """Sigmoid of -value / softness, stretched to reach exactly 0 and 1 at +-limit."""
-    floor = torch.sigmoid(torch.tensor(-limit / softness, dtype=smallest.dtype))
-    return (torch.sigmoid(-smallest.clamp(-limit, limit) / softness) - floor) / (1.0 - 2.0 * floor)
+def soft_silhouette(lowest: Tensor, softness: float | Tensor, saturation: float) -> Tensor:
+    """Sigmoid of -lowest / softness, stretched to reach exactly 0 and 1 at +-saturation softnesses."""
+    floor = 1.0 / (1.0 + math.exp(saturation))
+    scaled = (-lowest / softness).clamp(-saturation, saturation)
+    return (torch.sigmoid(scaled) - floor) / (1.0 - 2.0 * floor)

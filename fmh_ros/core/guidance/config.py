@@ -1,0 +1,220 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What guidance optimises, with which weights and for how long: one frozen tree, and two presets of it.
+
+``paper`` is the published method with its intent where the public code contradicts it; ``default`` is what this
+project found to work better. Both render at a size of their own choice and steer the same state.
+
+Decisions behind ``paper`` (the published value or behaviour, then what is used here):
+- Intersection is a count of points inside both bodies, without any gradient: the differentiable mean depth of one
+  surface inside the other, in metres, is used, at a weight that makes it a visible share of the total.
+- The proximity margin of 0.01 is compared with a squared distance, so it is 10 cm: it is taken as 1 cm.
+- Silhouettes are almost hard (0.08 px), so that their loss has hardly a gradient: one voxel soft.
+- Normals are compared after a per-image min-max shift: true unit normals.
+- Disparity is min-max normalised per render and so not comparable between renders: one range, the target's.
+- Hand and object are compared with the visible masks as if nothing were hidden: pixels the other hides are left out.
+- Weight decay of AdamW, which the text does not mention and which shrinks the object: Adam without decay.
+- eps 1e-4 and half-precision leaves with half-precision moments: float32, eps 1e-8.
+- The pull of the object's vertices towards the camera origin and the mesh edge length (there is no mesh here): dropped.
+- A quaternion's learning rate of 0.5 in phase 1 is a radian per step: the hand gets the object's rate.
+- The last of 20 flow steps has no length: N + 1 noise levels, so every step moves the state.
+- The keypoint loss is in squared pixels of a 512 px crop whatever the hand's size: kept, scaled from the crop used.
+- The classifier-free guidance scale belongs to the generator and is constant, as the text says.
+Kept as published: the order and number of phases and iterations, rates, moments dropped at each flow step, the loss
+of the union of hand and object in phase 3, the velocity as an unconstrained leaf.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+from fmh_ros.core.errors import UsageError
+
+
+@dataclass(frozen=True)
+class BodyWeights:
+    """Weights of one body's image terms and of what holds its pose: 0 leaves a term out.
+
+    translation : per squared shift over the body's size; rotation : per squared radian; scale : per squared log-scale
+    over its prior's deviation.
+    """
+
+    normal: float = 0.0
+    depth: float = 0.0
+    silhouette: float = 0.0
+    keypoints: float = 0.0
+    translation: float = 0.0
+    rotation: float = 0.0
+    scale: float = 0.0
+
+
+@dataclass(frozen=True)
+class PairWeights:
+    """Weights of the terms between hand and object, and of the size of the steering.
+
+    intersection and proximity : per centimetre; ordering : per object size of wrong order of depth; velocity : per
+    squared ratio of the clean estimate's shift to the estimate.
+    """
+
+    intersection: float = 0.0
+    proximity: float = 0.0
+    ordering: float = 0.0
+    velocity: float = 0.0
+
+
+@dataclass(frozen=True)
+class Rates:
+    """Learning rates of one body's pose: log-scale, radians, metres."""
+
+    log_scale: float = 0.0
+    rotation: float = 0.0
+    translation: float = 0.0
+
+
+@dataclass(frozen=True)
+class PhaseConfig:
+    """One phase. ``iterations`` are per flow step; a body without rates stays as it is, one without weights is not
+    looked at; ``union`` compares hand and object as one rendered scene; ``velocity_rate`` 0 leaves the shape alone."""
+
+    iterations: int
+    hand: BodyWeights = field(default_factory=BodyWeights)
+    object: BodyWeights = field(default_factory=BodyWeights)
+    pair: PairWeights = field(default_factory=PairWeights)
+    hand_rates: Rates = field(default_factory=Rates)
+    object_rates: Rates = field(default_factory=Rates)
+    velocity_rate: float = 0.0
+    union: BodyWeights | None = None
+
+
+@dataclass(frozen=True)
+class OptimiserConfig:
+    """How the leaves move.
+
+    betas, eps : of Adam. velocity : "adam" moves every entry by about its rate; "normalised" moves along the gradient
+    by rate times the clean estimate's root mean square, as the estimate sees it. trust_radius : the shift of the clean
+    estimate stays below this share of its norm, None for no bound. keep_moments : carry the poses' moments, and the
+    shift itself, to the next flow step.
+    rate_end : share of the rates left at the end of a phase, reached linearly.
+    patience, improvement : a flow step ends early when the loss fell by less than this share in so many iterations;
+    patience 0 never does.
+    """
+
+    betas: tuple[float, float] = (0.9, 0.99)
+    eps: float = 1e-8
+    velocity: Literal["adam", "normalised"] = "normalised"
+    trust_radius: float | None = 0.15
+    keep_moments: bool = True
+    rate_end: float = 0.2
+    patience: int = 8
+    improvement: float = 1e-3
+
+
+@dataclass(frozen=True)
+class Ablation:
+    """Parts switched off to measure what they are worth.
+
+    guided : False samples the flow and leaves the registered poses. order : "swapped" runs the object phase first;
+    "joint" spends the guided steps on the joint phase from the start. steer_shape : False moves only poses.
+    """
+
+    guided: bool = True
+    hand_phase: bool = True
+    object_phase: bool = True
+    order: Literal["hand-object", "swapped", "joint"] = "hand-object"
+    steer_shape: bool = True
+
+
+@dataclass(frozen=True)
+class GuidanceConfig:
+    """The whole schedule.
+
+    first_guided_step : index of the flow step of the first phase; the second has the next one, the joint phase the
+    rest. render_size : pixels along the square crop. margin_m : gap that counts as contact. contact_reach_m : a
+    finger farther than this from the object is not pulled to it, unless it is among the two nearest groups.
+    """
+
+    preset: str
+    hand: PhaseConfig
+    object: PhaseConfig
+    joint: PhaseConfig
+    optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
+    flow_steps: int = 20
+    first_guided_step: int = 9
+    render_size: int = 96
+    softness_voxels: float = 1.0
+    depth_kind: Literal["metric", "disparity"] = "metric"
+    soft_target: bool = True
+    keypoint_kind: Literal["robust", "squared_512"] = "robust"
+    margin_m: float = 0.002
+    contact_reach_m: float = 0.01
+    contact_vertices: Literal["near", "all"] = "near"
+    ablation: Ablation = field(default_factory=Ablation)
+
+
+def _default() -> GuidanceConfig:
+    hand = BodyWeights(
+        normal=0.2, depth=4.0, silhouette=1.0, keypoints=6.0, translation=0.02, rotation=0.02, scale=0.02
+    )
+    body = BodyWeights(normal=0.5, depth=4.0, silhouette=1.0, translation=0.02, rotation=0.02, scale=0.02)
+    contact = PairWeights(intersection=1.0, proximity=0.2, ordering=1.0, velocity=0.1)
+    # The hand's images leave its distance and size nearly free when there is no depth: small steps.
+    return GuidanceConfig(
+        preset="default",
+        hand=PhaseConfig(40, hand=hand, hand_rates=Rates(3e-3, 1e-2, 2e-3)),
+        object=PhaseConfig(60, object=body, object_rates=Rates(5e-3, 1e-2, 2e-3), velocity_rate=0.005),
+        joint=PhaseConfig(
+            20,
+            hand=hand,
+            object=body,
+            pair=contact,
+            hand_rates=Rates(1e-3, 3e-3, 1e-3),
+            object_rates=Rates(2e-3, 5e-3, 1e-3),
+            velocity_rate=0.01,
+        ),
+    )
+
+
+def _paper() -> GuidanceConfig:
+    hand = BodyWeights(normal=1.0, depth=10.0, silhouette=1.0, keypoints=1e-2, translation=1e-2)
+    again = BodyWeights(normal=1e-2, depth=1e-2, keypoints=1e-7, translation=1e-5)
+    return GuidanceConfig(
+        preset="paper",
+        hand=PhaseConfig(200, hand=hand, hand_rates=Rates(1e-2, 1e-2, 1e-2)),
+        object=PhaseConfig(
+            100,
+            object=BodyWeights(normal=10.0, depth=10.0, silhouette=100.0, translation=1e-2, scale=1e-2),
+            object_rates=Rates(1e-2, 2e-2, 1e-2),
+            velocity_rate=1e-4,
+        ),
+        joint=PhaseConfig(
+            50,
+            hand=again,
+            object=BodyWeights(translation=1e-3),
+            union=BodyWeights(normal=10.0, depth=10.0, silhouette=10.0),
+            pair=PairWeights(intersection=1.0, proximity=0.1),
+            hand_rates=Rates(1e-4, 2e-2, 1e-4),
+            object_rates=Rates(5e-2, 2e-2, 1e-2),
+            velocity_rate=1e-2,
+        ),
+        optimiser=OptimiserConfig((0.9, 0.999), 1e-8, "adam", None, keep_moments=False, rate_end=1.0, patience=0),
+        depth_kind="disparity",
+        soft_target=False,
+        keypoint_kind="squared_512",
+        margin_m=0.01,
+        contact_vertices="all",
+    )
+
+
+PRESETS = {"default": _default, "paper": _paper}
+
+
+def preset(name: str, ablation: Ablation | None = None) -> GuidanceConfig:
+    """Return a preset by name. Raises UsageError for a name that does not exist."""
+    if name not in PRESETS:
+        raise UsageError(
+            f"There is no guidance preset {name!r}",
+            expected=f"one of {', '.join(PRESETS)}",
+            change="Choose one of these with --preset",
+        )
+    config = PRESETS[name]()
+    return config if ablation is None else replace(config, ablation=ablation)
