@@ -7,7 +7,7 @@ intersections and differences are lower bounds; all have slope at most one, whic
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import cv2
 import numpy as np
@@ -37,7 +37,8 @@ def ellipsoid(radii: ArrayLike) -> Sdf:
         scaled = p / r
         k0 = _norm(scaled)
         k1 = _norm(scaled / r) + 1e-9
-        return np.maximum(k0 * (k0 - 1) / k1, (k0 - 1) * smallest).astype(np.float32)
+        estimate = np.where(k0 < 1e-3, -smallest, k0 * (k0 - 1) / k1)
+        return np.maximum(estimate, (k0 - 1) * smallest).astype(np.float32)
 
     return distance
 
@@ -105,8 +106,8 @@ def superquadric(radii: ArrayLike, e1: float, e2: float) -> Sdf:
         q = np.abs(p / r) + 1e-6
         horizontal = (q[:, 0] ** (2 / e2) + q[:, 2] ** (2 / e2)) ** (e2 / e1)
         radial = (horizontal + q[:, 1] ** (2 / e1)) ** (e1 / 2)
-        estimate = _norm(p) * (1 - 1 / np.maximum(radial, 1e-6))
-        return np.clip(estimate, -smallest, None).astype(np.float32) * np.float32(0.8)
+        estimate = np.where(radial < 1e-3, -smallest, _norm(p) * (1 - 1 / np.maximum(radial, 1e-6)))
+        return np.clip(estimate, -smallest, None).astype(np.float32) * np.float32(0.5)
 
     return distance
 
