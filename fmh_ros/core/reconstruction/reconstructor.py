@@ -16,7 +16,9 @@ from fmh_ros.core.cues.completion import complete_view
 from fmh_ros.core.cues.types import HandObservation, ObjectView, PointMap, SceneMasks
 from fmh_ros.core.errors import CancelledError, EmptyShapeError, FmhError
 from fmh_ros.core.frame.frame import Frame, ObjectPrompt, Side
-from fmh_ros.core.guidance.config import GuidanceConfig, load_preset
+from fmh_ros.core.fields.mesh import MeshField, mesh_field
+from fmh_ros.core.guidance.config import Ablation, GuidanceConfig
+from fmh_ros.core.guidance.config import preset as guidance_preset
 from fmh_ros.core.guidance.guide import GuidedSample, guide
 from fmh_ros.core.guidance.supervision import build_supervision
 from fmh_ros.core.hand.fit import fit_hand
@@ -45,6 +47,7 @@ class _Cues:
     chosen: ChosenHand
     points: PointMap | None
     hand: HandMesh
+    hand_field: MeshField
     view: ObjectView
     condition: Any
     T_camera_canonical: Similarity
@@ -132,9 +135,9 @@ class Reconstructor:
             FmhError: one of its typed children; nothing is left half done.
         """
         check_profile(self.profile)
-        config = config or load_preset(self.preset)
+        config = config or guidance_preset(self.preset)
         if not guidance:
-            config = replace(config, ablation="no_guidance")
+            config = replace(config, ablation=Ablation(guided=False))
         job = _Job(progress, cancelled)
         job.enter("load")
         self.load()
@@ -158,7 +161,9 @@ class Reconstructor:
         job.enter("")
         job.report(Progress("finish", fraction=1.0))
         timings = {**job.timings, "total": time.perf_counter() - job.started}
-        return replace(best, profile=self.profile, preset=self.preset, timings_s=timings, versions=_versions(self._stages))
+        return replace(
+            best, profile=self.profile, preset=self.preset, timings_s=timings, versions=_versions(self._stages)
+        )
 
     def _look(self, job: _Job, frame: Frame, prompt: ObjectPrompt, side: Side | None, seed: int) -> _Cues:
         """Cues and registration."""
@@ -177,7 +182,8 @@ class Reconstructor:
         job.enter("register")
         condition = stages.generator.encode_condition(view)
         T_camera_canonical = canonical_pose(stages.generator, condition, view, seed)
-        return _Cues(chosen, points, hand, view, condition, T_camera_canonical)
+        field = mesh_field(hand.vertices, hand.faces)
+        return _Cues(chosen, points, hand, field, view, condition, T_camera_canonical)
 
     def _sample(
         self, job: _Job, cues: _Cues, config: GuidanceConfig, seed: int, index: int, count: int
@@ -186,12 +192,13 @@ class Reconstructor:
         stages = self._stages
         assert stages is not None
         chosen = cues.chosen
-        supervision = build_supervision(chosen.frame, chosen.masks, cues.points, chosen.observation, cues.hand)
+        supervision = build_supervision(chosen.frame, chosen.masks, cues.points, chosen.observation, config.render_size)
         return guide(
             stages.generator,
             cues.condition,
             cues.T_camera_canonical,
             cues.hand,
+            cues.hand_field,
             supervision,
             config,
             generator=torch.Generator().manual_seed(seed),
