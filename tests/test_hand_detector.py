@@ -135,5 +135,27 @@ def test_a_hint_puts_the_hand_it_points_at_first(detector):
         assert detector.detect(frame, near=point)[0].side == side
 
 
+@needs_photos
+@pytest.mark.parametrize(
+    ("name", "point", "side"), [("hamer_test4.jpg", (750, 1100), "right"), ("hamer_test2.jpg", (300, 130), "right")]
+)
+def test_a_hint_finds_gloves_and_half_hidden_hands_that_are_missed_otherwise_with_a_low_score(
+    detector, name, point, side
+):
+    frame = frame_of(name)
+    assert not any(inside(hand.box, point) for hand in detector.detect(frame))
+    hand = detector.detect(frame, near=point)[0]
+    assert inside(hand.box, point)
+    assert hand.side == side
+    assert hand.score < 0.6
+
+
+@needs_photos
+def test_a_hint_at_the_background_invents_no_hand(detector):
+    frame = frame_of("hort_test1.png")
+    hands = detector.detect(frame, near=(60.0, 80.0))
+    assert not any(inside(hand.box, (60.0, 80.0)) for hand in hands)
+
+
 def inside(box, point):
     return box[0] <= point[0] <= box[2] and box[1] <= point[1] <= box[3]

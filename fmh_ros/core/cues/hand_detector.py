@@ -85,6 +85,8 @@ class MediaPipeHandDetector:
                 self._look(pyramid, window, found, weak)
         if not found:
             self._last_resort(pyramid, weak, found)
+        if near is not None and not any(_contains(candidate.landmarks.pixels, near) for candidate in found):
+            self._force(pyramid, near, max(width, height), found)
         hands = self._distinct([self._observe(pyramid, candidate) for candidate in found])
         diagonal = float(np.hypot(width, height))
         return sorted(hands, key=lambda hand: -_rank(hand, near, diagonal))
@@ -124,6 +126,23 @@ class MediaPipeHandDetector:
     def _last_resort(self, pyramid: Pyramid, weak: list[Palm], found: list[_Candidate]) -> None:
         for palm in sorted(weak, key=lambda palm: -palm.score)[:40]:
             self._confirm(pyramid, palm.window, self.search.weak_presence, found, self.search.weak_factor)
+
+    def _force(self, pyramid: Pyramid, near: tuple[float, float], longest: int, found: list[_Candidate]) -> None:
+        """Ask the landmark network alone where the user pointed: it knows gloves and half-hidden hands as hands."""
+        best: Landmarks | None = None
+        for part in (0.2, 0.26, 0.36, 0.52, 0.72):
+            for k in range(8):
+                for mirrored in (False, True):
+                    window = Window((near[0] + 0.5, near[1] + 0.5), part * longest, k * np.pi / 4, mirrored)
+                    view = self.networks.landmarks(pyramid, window)
+                    for _ in range(3):
+                        if view.presence < self.search.weak_presence:
+                            break
+                        view = self.networks.landmarks(pyramid, view.window())
+                    if view.presence > (best.presence if best else self.search.presence):
+                        best = view
+        if best is not None:
+            found.append(_Candidate(best, 1, self.search.weak_factor))
 
     def _confirm(
         self, pyramid: Pyramid, window: Window, threshold: float, found: list[_Candidate], factor: float
@@ -178,6 +197,13 @@ class MediaPipeHandDetector:
             if not alike and hand.score > 0.1:
                 kept.append(hand)
         return kept
+
+
+def _contains(pixels: FloatArray, point: tuple[float, float]) -> bool:
+    """Whether a point lies in the box of keypoints (21, 2), grown by a quarter."""
+    low, high = pixels.min(0), pixels.max(0)
+    margin = 0.25 * float((high - low).max())
+    return bool((low - margin <= point).all() and (high + margin >= point).all())
 
 
 def _distance(a: FloatArray, b: FloatArray) -> float:
