@@ -42,7 +42,7 @@ if [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$wanted" ]; then
     exit 0
 fi
 
-pip=(.venv/bin/python -m pip install --disable-pip-version-check --progress-bar off --quiet)
+pip=(.venv/bin/python -m pip install --disable-pip-version-check --progress-bar off -qq)
 if ! .venv/bin/python -c 'import torch' 2>/dev/null; then
     echo "Installing $torch_spec"
     "${pip[@]}" ${torch_index:+--index-url "$torch_index"} "$torch_spec"

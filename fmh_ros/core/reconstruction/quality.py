@@ -37,9 +37,12 @@ Mask = NDArray[np.bool_]
 
 #: Longer side of the renderings that masks are compared in, pixels.
 COMPARE_SIDE = 640
-#: Edge of the cells that the overlap of hand and object is counted in, metres, and the most cells to count.
-CELL_M = 0.002
-MAX_CELLS = 60_000
+#: Edge of the cells that the overlap of hand and object is counted in, metres, and the most of them a side.
+CELL_M = 0.0015
+MAX_CELLS = 200
+#: How many surfaces a line through a mesh is followed across, and how far behind one the next is looked for, metres.
+MAX_CROSSINGS = 64
+STEP_M = 1e-6
 TERM_FLOOR = 0.01
 
 
@@ -133,22 +136,43 @@ def keypoint_error(frame: Frame, observation: HandObservation, hand: HandMesh) -
 
 
 def penetration_volume(hand: HandMesh, obj: ObjectMesh) -> float:
-    """Return the volume inside both meshes, cubic metres, counted in cells of CELL_M."""
+    """Return the volume inside both meshes, cubic metres, summed over columns of CELL_M along z."""
     hand_vertices = hand.T_camera_hand.apply(hand.vertices)
     object_vertices = obj.T_camera_object.apply(obj.vertices)
     low = np.maximum(hand_vertices.min(0), object_vertices.min(0))
     high = np.minimum(hand_vertices.max(0), object_vertices.max(0))
     if (high <= low).any():
         return 0.0
-    cell = max(CELL_M, float(np.prod(high - low) / MAX_CELLS) ** (1 / 3))
-    counts = np.maximum(1, np.ceil((high - low) / cell)).astype(int)
-    axes = [low[k] + (np.arange(counts[k]) + 0.5) * (high[k] - low[k]) / counts[k] for k in range(3)]
-    centres = np.stack(np.meshgrid(*axes, indexing="ij"), -1).reshape(-1, 3)
-    inside = MeshQueries(object_vertices, obj.faces).nearest(centres).signed_distance < 0
-    if not inside.any():
-        return 0.0
-    both = MeshQueries(hand_vertices, hand.faces).nearest(centres[inside]).signed_distance < 0
+    counts = np.clip(np.ceil((high - low) / CELL_M), 1, MAX_CELLS).astype(int)
+    x, y, z = (low[k] + (np.arange(counts[k]) + 0.5) * (high[k] - low[k]) / counts[k] for k in range(3))
+    # From in front of both meshes, so that every ray starts outside.
+    front = min(hand_vertices[:, 2].min(), object_vertices[:, 2].min()) - CELL_M
+    starts = np.stack(np.meshgrid(x, y, [front], indexing="ij"), -1).reshape(-1, 3)
+    both = _inside(object_vertices, obj.faces, starts, z) & _inside(hand_vertices, hand.faces, starts, z)
     return float(both.sum() * np.prod((high - low) / counts))
+
+
+def _inside(vertices: FloatArray, faces: NDArray[np.int64], starts: FloatArray, z: FloatArray) -> Mask:
+    """Whether the points at heights ``z`` (M,) over ``starts`` (N, 3) are inside a closed mesh, (N, M).
+
+    Walks along z from surface to surface and counts how often it went in and out, so the mesh may overlap itself.
+    """
+    mesh = MeshQueries(vertices, faces)
+    a, b, c = (vertices[faces[:, k], :2] for k in range(3))
+    entering = np.where((b[:, 0] - a[:, 0]) * (c[:, 1] - a[:, 1]) < (b[:, 1] - a[:, 1]) * (c[:, 0] - a[:, 0]), 1, -1)
+    winding = np.zeros((len(starts), len(z) + 1), np.int64)
+    position, active = starts.copy(), np.arange(len(starts))
+    forward = np.array([0.0, 0.0, 1.0])
+    for _ in range(MAX_CROSSINGS):
+        hits = mesh.cast(position[active], np.broadcast_to(forward, (len(active), 3)))
+        met = hits.face >= 0
+        active = active[met]
+        if not len(active):
+            break
+        height = position[active, 2] + hits.distance[met]
+        np.add.at(winding, (active, np.searchsorted(z, height)), entering[hits.face[met]])
+        position[active, 2] = height + STEP_M
+    return np.asarray(winding.cumsum(1)[:, :-1] > 0)
 
 
 def _comparison(frame: Frame, masks: SceneMasks) -> tuple[Frame, Mask, Mask]:
