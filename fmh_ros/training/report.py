@@ -1,0 +1,68 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Held-out accuracy of the embedded generator, per family: ``python -m fmh_ros.training.report DATA``.
+
+Reconstruction IoU is that of a shape encoded and decoded (it needs the training checkpoint, since the encoder does not
+ship); single-view IoU is that of an unguided sample from one degraded view, 20 steps. DATA is made when it is not
+there, from a seed that training does not use.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from fmh_ros.core.flow.embedded.autoencoder import GridAutoencoder
+from fmh_ros.core.flow.embedded.model import WEIGHTS, EmbeddedShapeModel
+from fmh_ros.training import autoencoder as autoencoder_training
+from fmh_ros.training.embedded import HELD_OUT_COUNT, HELD_OUT_SEED
+from fmh_ros.training.flow import FlowData, LatentScale, evaluate
+from fmh_ros.training.shapes.dataset import completed, generate
+from fmh_ros.training.shapes.views import FAMILY_NAMES
+
+
+def table(single_view: dict[str, float], reconstruction: dict[str, float] | None) -> str:
+    """Markdown rows: what, reconstruction IoU, single-view IoU."""
+    rows = ["| | reconstruction IoU | single-view IoU |", "|---|---|---|"]
+    for name in ("mean", "median", "with_depth", "without_depth", *FAMILY_NAMES):
+        if name in single_view:
+            other = "" if reconstruction is None or name not in reconstruction else f"{reconstruction[name]:.3f}"
+            rows.append(f"| {name.replace('_', ' ')} | {other} | {single_view[name]:.3f} |")
+    return "\n".join(rows)
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("data", type=Path)
+    parser.add_argument("--autoencoder", type=Path)
+    parser.add_argument("--weights", type=Path, default=WEIGHTS)
+    parser.add_argument("--count", type=int, default=HELD_OUT_COUNT)
+    parser.add_argument("--guidance-scale", type=float, default=2.0)
+    arguments = parser.parse_args()
+    if not completed(arguments.data):
+        generate(arguments.data, arguments.count, HELD_OUT_SEED)
+    count = min(arguments.count, completed(arguments.data))
+    reconstruction = None
+    model = GridAutoencoder().requires_grad_(False).eval()
+    if arguments.autoencoder is not None:
+        model.load_state_dict(torch.load(arguments.autoencoder, weights_only=True))
+        reconstruction = autoencoder_training.evaluate(model, arguments.data, count)
+    shipped = EmbeddedShapeModel(arguments.weights)
+    shipped.load()
+    model.decoder = shipped.decoder
+    single_view = evaluate(
+        shipped.velocity_network,
+        FlowData(arguments.data, model),
+        LatentScale(shipped.mean, shipped.deviation),
+        count=count,
+        scale=arguments.guidance_scale,
+    )
+    print(f"{count} held-out views, seed {HELD_OUT_SEED}; {np.round(arguments.weights.stat().st_size / 1e6, 1)} MB\n")
+    print(table(single_view, reconstruction))
+
+
+if __name__ == "__main__":
+    main()
