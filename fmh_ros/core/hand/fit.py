@@ -252,9 +252,13 @@ class _Problem:
             result: Any = torch.autograd.functional.jacobian(self.residuals, torch.as_tensor(x), vectorize=True)
             return result.numpy()
 
-        fit = least_squares(
-            values, theta, jacobian, method="lm", max_nfev=self.settings.max_evaluations, xtol=1e-6, ftol=1e-6
-        )
+        most = self.settings.max_evaluations
+        try:
+            fit = least_squares(values, theta, jacobian, method="lm", max_nfev=most, xtol=1e-6, ftol=1e-6)
+        except ValueError as error:  # scipy's only complaint here: a residual is not finite
+            raise HandFitError(
+                f"The hand fit broke down ({error})", change="Check the camera calibration and the depth"
+            ) from error
         return np.asarray(fit.x, np.float64)
 
     def cost(self, theta: FloatArray) -> float:
@@ -289,7 +293,8 @@ class _Problem:
         bones = seen[_BONES[:, 1]] - seen[_BONES[:, 0]]
         cosine = (bones * self.directions.numpy()).sum(1) / np.linalg.norm(bones, axis=1)
         disagreement = float(np.arccos(np.clip(cosine, -1, 1)).mean())
-        score = float(np.exp(-((rms / self.box / 0.06) ** 2)) * np.exp(-((disagreement / 0.9) ** 2)))
+        unlikely = max(0.0, abs(float(theta[6])) - 0.2) / 0.2
+        score = float(np.exp(-((rms / self.box / 0.06) ** 2) - (disagreement / 0.9) ** 2 - unlikely**2))
         rig = self.rig
         return HandMesh(
             "right",
