@@ -18,6 +18,8 @@ class ProgressBar:
 
     def __init__(self, enabled: bool = True) -> None:
         self._bar = tqdm(total=1.0, disable=not enabled, file=sys.stderr, bar_format=_FORMAT, leave=False)
+        self.fraction = 0.0
+        self._shown = ""
 
     def __enter__(self) -> ProgressBar:
         return self
@@ -32,10 +34,16 @@ class ProgressBar:
         self._bar.set_description_str(name)
 
     def __call__(self, progress: Progress) -> None:
-        """Show one report."""
+        """Show one report: at once when the stage or phase is new, else as often as a terminal can follow."""
         text = f"{progress.stage}: {progress.phase}" if progress.phase else progress.stage
+        new = text != self._shown
+        self._shown = text
         if progress.phase:
             text += f" {progress.flow_step}.{progress.iteration}"
         self._bar.set_description_str(text, refresh=False)
         self._bar.set_postfix_str("" if progress.loss is None else f"loss {progress.loss:.4g}", refresh=False)
-        self._bar.update(max(0.0, min(1.0, progress.fraction) - self._bar.n))
+        done = min(1.0, progress.fraction)
+        self._bar.update(max(0.0, done - self.fraction))
+        self.fraction = max(self.fraction, done)
+        if new:
+            self._bar.refresh()

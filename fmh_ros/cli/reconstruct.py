@@ -22,8 +22,11 @@ def run(arguments: argparse.Namespace) -> int:
     check_output(arguments.out)
     frame = load_frame(arguments.image, arguments.depth, arguments.camera, arguments.depth_scale)
     prompt = load_prompt(frame, arguments.object_box, arguments.object_point, arguments.object_mask)
-    from fmh_ros.core.reconstruction.reconstructor import Reconstructor  # after the checks: it loads torch
+    # Imported only now: torch takes seconds to load, and a wrong path should be told at once.
+    from fmh_ros.core.guidance.config import preset
+    from fmh_ros.core.reconstruction.reconstructor import Reconstructor
 
+    preset(arguments.preset)
     reconstructor = Reconstructor(profile=arguments.profile, preset=arguments.preset)
     shown = not arguments.quiet and (arguments.progress or sys.stderr.isatty())
     with ProgressBar(enabled=shown) as bar:
