@@ -25,8 +25,8 @@ BACKGROUND_BOTTOM: Color = (226, 229, 235)
 
 #: Rays a pixel side for smooth edges, and rays a point for its light.
 SAMPLES = 2
-OCCLUSION_RAYS = 40
-SHADOW_RAYS = 1
+OCCLUSION_RAYS = 32
+SHADOW_RAYS = 2
 #: Directions towards the lights in the viewer's frame (x right, y down, z away), and their strengths.
 KEY_LIGHT = (-0.45, -0.75, -0.65)
 FILL_LIGHT = (0.85, -0.05, -0.45)
@@ -103,10 +103,11 @@ class ShadedScene:
             normals = vertex_normals(self._vertices, self._faces)
             origins = self._vertices + normals * 4e-3 * self.radius
             directions = _sphere_directions(OCCLUSION_RAYS)
+            reach = 0.5 * self.radius
             total = np.zeros(len(origins))
             for direction in directions:
-                distance = self._queries.distances(origins, direction + normals * 1.001)
-                total += np.clip(distance / (0.5 * self.radius), 0, 1)
+                distance = self._queries.distances(origins, direction + normals * 1.001, reach)
+                total += np.clip(distance / reach, 0, 1)
             self._vertex_openness = total / len(directions)
         corners = self._faces[faces]
         weights = trimesh.triangles.points_to_barycentric(self._vertices[corners], points, method="cross")

@@ -17,6 +17,9 @@ from fmh_ros.core.frame.camera import CameraModel
 
 FloatArray = NDArray[np.float64]
 
+#: Farther than anything is, metres.
+_FAR = 1.0e6
+
 
 @dataclass(frozen=True)
 class RayHits:
@@ -48,12 +51,13 @@ def _cast(
     mesh: wp.uint64,
     origins: wp.array[wp.vec3],
     directions: wp.array[wp.vec3],
+    reach: wp.float32,
     distance: wp.array[wp.float32],
     face: wp.array[wp.int32],
     barycentric: wp.array[wp.vec2],
 ) -> None:
     i = wp.tid()
-    hit = wp.mesh_query_ray(mesh, origins[i], directions[i], 1.0e6)
+    hit = wp.mesh_query_ray(mesh, origins[i], directions[i], reach)
     face[i] = -1
     if hit.result:
         distance[i] = hit.t
@@ -106,12 +110,14 @@ class MeshQueries:
             normal[hit] = self._normals_at(face[hit], uv[hit])
         return RayHits(distance, face, normal)
 
-    def distances(self, origins: NDArray[np.floating], directions: NDArray[np.floating]) -> FloatArray:
-        """Return only the distances (N,) of ``cast``, in less time."""
-        return self._first_hits(origins, directions)[0]
+    def distances(
+        self, origins: NDArray[np.floating], directions: NDArray[np.floating], reach: float = _FAR
+    ) -> FloatArray:
+        """Return only the distances (N,) of ``cast``, infinite beyond ``reach``, in less time."""
+        return self._first_hits(origins, directions, reach)[0]
 
     def _first_hits(
-        self, origins: NDArray[np.floating], directions: NDArray[np.floating]
+        self, origins: NDArray[np.floating], directions: NDArray[np.floating], reach: float = _FAR
     ) -> tuple[FloatArray, NDArray[np.int64], NDArray[np.float32]]:
         """Return distances (N,), faces (N,) and Warp's barycentric coordinates (N, 2)."""
         unit = directions / np.linalg.norm(directions, axis=-1, keepdims=True)
@@ -123,6 +129,7 @@ class MeshQueries:
             self._mesh.id,
             wp.array(self._local(np.broadcast_to(origins, unit.shape)), dtype=wp.vec3, device="cpu"),
             wp.array(np.ascontiguousarray(unit, np.float32), dtype=wp.vec3, device="cpu"),
+            reach,
         ]
         wp.launch(_cast, dim=count, inputs=[*inputs, distance, face, uv], device="cpu")
         faces = face.numpy().astype(np.int64)
