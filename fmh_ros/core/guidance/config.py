@@ -95,17 +95,19 @@ class OptimiserConfig:
     estimate stays below this share of its norm, None for no bound. keep_moments : carry the poses' moments, and the
     shift itself, to the next flow step.
     rate_end : share of the rates left at the end of a phase, reached linearly.
+    pace : factors on all rates after an iteration that is worse than the best one, and after one that is the best.
     patience, improvement : a flow step ends early when the loss fell by less than this share in so many iterations;
     patience 0 never does.
     """
 
-    betas: tuple[float, float] = (0.9, 0.99)
+    betas: tuple[float, float] = (0.7, 0.9)
     eps: float = 1e-8
     velocity: Literal["adam", "normalised"] = "normalised"
     trust_radius: float | None = 0.15
     keep_moments: bool = True
-    rate_end: float = 0.2
-    patience: int = 8
+    rate_end: float = 0.1
+    pace: tuple[float, float] = (0.85, 1.15)
+    patience: int = 12
     improvement: float = 1e-3
 
 
@@ -196,7 +198,7 @@ def _paper() -> GuidanceConfig:
             object_rates=Rates(5e-2, 2e-2, 1e-2),
             velocity_rate=1e-2,
         ),
-        optimiser=OptimiserConfig((0.9, 0.999), 1e-8, "adam", None, keep_moments=False, rate_end=1.0, patience=0),
+        optimiser=OptimiserConfig((0.9, 0.999), 1e-8, "adam", None, False, rate_end=1.0, pace=(1.0, 1.0), patience=0),
         depth_kind="disparity",
         soft_target=False,
         keypoint_kind="squared_512",

@@ -180,6 +180,7 @@ class _Run:
 
     def _phase(self, phase: PlannedPhase, x: Tensor) -> tuple[Tensor, PhaseReport]:
         """Run a phase; when leaving it out would have ended at a lower loss, leave it out."""
+        self.pace = 1.0
         start, start_poses = x, self._poses()
         shift, optimiser = None, self._optimiser(phase.settings)
         total, first = 0, math.inf
@@ -246,7 +247,8 @@ class _Run:
             if not math.isfinite(value) or not total.requires_grad or self._plateau(history):
                 break
             total.backward()  # type: ignore[no-untyped-call]
-            share = self._rate_share((index + k / settings.iterations) / len(phase.steps))
+            self._adapt(value, best)
+            share = self.pace * self._rate_share((index + k / settings.iterations) / len(phase.steps))
             optimiser.step(share)
             leaf.step(settings.velocity_rate * share)
         self._load(best_poses)
@@ -264,6 +266,12 @@ class _Run:
         """A phase's loss after its last flow step, which began at x with this velocity."""
         field = None if phase.name == "hand" else self._estimate(x, velocity, phase.steps[-1])
         return float(sum(self._terms(phase.settings, field).values()))
+
+    def _adapt(self, value: float, best: float) -> None:
+        """Slow down while the loss is above the best of this flow step and speed up when it is the best: Adam's first
+        steps have the full rate however near the optimum a phase begins."""
+        slower, faster = self.config.optimiser.pace
+        self.pace = min(self.pace * (slower if value > best else faster), 1.0)
 
     def _plateau(self, history: list[float]) -> bool:
         """Whether the best loss fell too little over the last iterations."""

@@ -1,0 +1,171 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the renders are compared with, and each loss on images small enough to know the answer."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from fmh_ros.core.cues.types import HandObservation, PointMap, SceneMasks
+from fmh_ros.core.fields.grid import GridField, sample_grid, sphere_distance
+from fmh_ros.core.fields.pose import torch_pose
+from fmh_ros.core.frame.camera import CameraModel, camera_from_field_of_view
+from fmh_ros.core.frame.frame import Frame
+from fmh_ros.core.guidance import losses
+from fmh_ros.core.guidance.supervision import build_supervision, make_supervision
+from fmh_ros.core.transforms import Similarity
+
+CAMERA = camera_from_field_of_view(320, 240, 50.0)
+
+
+def _observation() -> HandObservation:
+    """A hand pointing right: wrist at (100, 125), fingertips near x = 190."""
+    keypoints = np.zeros((21, 2))
+    keypoints[0] = (100, 125)
+    for finger in range(5):
+        for joint in range(4):
+            keypoints[1 + 4 * finger + joint] = (130 + 20 * joint, 100 + 10 * finger)
+    box = (*keypoints.min(0), *keypoints.max(0))
+    return HandObservation("right", 1.0, 1.0, tuple(float(b) for b in box), keypoints, np.zeros((21, 3)))
+
+
+def _masks() -> SceneMasks:
+    hand = np.zeros((240, 320), np.bool_)
+    hand[95:145, 20:195] = True
+    held = np.zeros_like(hand)
+    held[100:180, 150:190] = True
+    hand &= ~held
+    return SceneMasks(hand, held, held.astype(np.float32), None, 1.0)
+
+
+def _frame() -> Frame:
+    return Frame(np.zeros((240, 320, 3), np.uint8), CAMERA)
+
+
+def test_the_crop_holds_hand_and_object_and_its_camera_sees_the_same_rays() -> None:
+    depth = np.full((240, 320), 0.5, np.float32)
+    normals = np.broadcast_to(np.float32([0, 0, -1]), (240, 320, 3)).copy()
+    points = PointMap(depth, normals, "sensor", 0.0)
+    observation = _observation()
+    seen = build_supervision(_frame(), _masks(), points, observation, 96)
+    original = CAMERA.rays(observation.keypoints_2d)
+    cropped = seen.camera.rays(seen.keypoints_2d.numpy())
+    assert np.allclose(original, cropped, atol=1e-6)
+    inside = (seen.keypoints_2d > 0).all() and (seen.keypoints_2d < 95).all()
+    assert inside
+    pixels = np.argwhere(seen.object.visible.numpy())[:, ::-1]
+    at = CAMERA.project(seen.camera.rays(pixels.astype(float)))
+    assert at[:, 0].min() == pytest.approx(150, abs=1.5) and at[:, 0].max() == pytest.approx(189, abs=1.5)
+    assert at[:, 1].min() == pytest.approx(100, abs=1.5) and at[:, 1].max() == pytest.approx(179, abs=1.5)
+    assert seen.depth_weight == 1.0
+    assert seen.object.known.sum() > 100 and (seen.object.known & ~seen.object.visible).sum() == 0
+
+
+def test_the_forearm_says_nothing_about_the_hand() -> None:
+    seen = build_supervision(_frame(), _masks(), None, _observation(), 96)
+    wrist = seen.keypoints_2d[0, 0]
+    columns = torch.arange(96)[None, :].expand(96, 96)
+    assert not seen.hand.visible[columns < wrist - 1].any()
+    assert seen.hand.dont_care[columns < wrist - 1].all()
+    assert seen.hand.visible[columns > wrist + 8].any()
+    assert seen.depth is None and seen.normals is None
+
+
+def test_what_the_other_hides_and_what_is_outside_the_image_is_not_judged() -> None:
+    masks = _masks()
+    shifted = SceneMasks(np.roll(masks.hand, 60, 0), np.roll(masks.object, 60, 0), masks.object_probability, None, 1.0)
+    observation = _observation()
+    moved = HandObservation(
+        "right",
+        1.0,
+        1.0,
+        (observation.box[0], observation.box[1] + 60, observation.box[2], observation.box[3] + 60),
+        observation.keypoints_2d + [0, 60],
+        np.zeros((21, 3)),
+    )
+    seen = build_supervision(_frame(), shifted, None, moved, 96)
+    below = np.asarray(seen.camera.rays(seen.camera.pixel_grid()))
+    outside = torch.from_numpy(CAMERA.project(below)[..., 1] > 241)
+    assert outside.any()
+    assert seen.object.dont_care[outside].all() and seen.hand.dont_care[outside].all()
+    assert seen.object.dont_care[seen.hand.visible].all()
+    assert seen.hand.dont_care[seen.object.visible].all()
+    assert not (seen.object.dont_care & seen.object.visible).any()
+
+
+def test_an_uncertain_depth_counts_less() -> None:
+    depth = np.full((240, 320), 0.5, np.float32)
+    weak = build_supervision(_frame(), _masks(), PointMap(depth, None, "network", 0.08), _observation(), 64)
+    assert weak.depth_weight == pytest.approx(0.5)
+    assert weak.depth_sigma == 0.08
+
+
+def _half_plane(edge: float, size: int = 40) -> np.ndarray:
+    return np.broadcast_to(np.arange(size)[None, :] < edge, (size, size)).copy()
+
+
+def test_the_silhouette_loss_is_least_when_the_outlines_agree_and_ignores_dont_care() -> None:
+    nothing = np.zeros((40, 40), np.bool_)
+    camera = CameraModel(40, 40, np.array([[40.0, 0, 19.5], [0, 40.0, 19.5], [0, 0, 1]]))
+    arrays = {"hand_visible": nothing, "hand_dont_care": nothing, "depth": None, "normals": None}
+    more = {"keypoints_2d": np.zeros((21, 2)), "hand_px": 10.0}
+    dont_care = nothing.copy()
+    dont_care[20:] = True
+    visible = _half_plane(20) & ~dont_care
+    target = make_supervision(camera, object_visible=visible, object_dont_care=dont_care, **arrays, **more).object
+
+    def loss(edge: float, lower: float) -> float:
+        u = torch.arange(40.0).expand(40, 40)
+        rows = torch.arange(40)[:, None].expand(40, 40)
+        silhouette = torch.sigmoid(-(u - torch.where(rows < 20, edge, lower)) / 1.5)
+        return float(losses.silhouette_loss(silhouette, target.signed_px, target.visible, target.dont_care, 1.5, 3.0))
+
+    edges = np.arange(16.0, 24.0, 0.25)
+    best = edges[int(np.argmin([loss(e, 20.0) for e in edges]))]
+    # The boundary of pixels 19 and 20 is at 19.5.
+    assert best == pytest.approx(19.5, abs=0.3)
+    assert loss(19.5, 2.0) == pytest.approx(loss(19.5, 38.0), abs=1e-6)
+
+
+def test_depth_loss_is_metric_robust_and_forgives_a_common_offset_within_its_uncertainty() -> None:
+    known = torch.ones((10, 10), dtype=torch.bool)
+    target = torch.full((10, 10), 0.5)
+    shifted = target + 0.02
+    plain = losses.depth_loss(shifted, target, known, 0.1, 0.0)
+    assert float(plain) == pytest.approx(0.02 * (np.sqrt(1 + 100.0) - 1), rel=1e-4)
+    assert float(losses.depth_loss(shifted, target, known, 0.1, 0.05)) == pytest.approx(0.0, abs=1e-6)
+    less = losses.depth_loss(shifted, target, known, 0.1, 0.02)
+    assert 0 < float(less) < float(plain)
+    holes = target.clone()
+    holes[:5] = float("nan")
+    assert float(losses.depth_loss(holes, target, known, 0.1, 0.0)) > 0.1
+
+
+def test_penetration_is_the_mean_depth_in_metres() -> None:
+    field = GridField(sample_grid(lambda p: sphere_distance(p, (0.0, 0.0, 0.0), 0.5), 64))
+    pose = torch_pose(Similarity(np.eye(3), np.array([0.0, 0.0, 0.4]), 0.1))
+    points = torch.tensor([[0.0, 0.0, 0.36], [0.0, 0.0, 0.30]])
+    weights = torch.tensor([0.5, 0.5])
+    assert float(losses.penetration(points, weights, field, pose)) == pytest.approx(0.5 * 0.01, abs=1e-4)
+
+
+def test_gap_pulls_near_fingers_and_leaves_far_ones() -> None:
+    surface = torch.zeros((1, 3))
+    near = torch.tensor([[0.004, 0.0, 0.0]] * 4)
+    second = torch.tensor([[0.0, 0.006, 0.0]] * 4)
+    far = torch.tensor([[0.0, 0.0, 0.08]] * 4)
+    vertices = torch.cat([near, second, far]).requires_grad_()
+    groups = tuple(torch.arange(4 * k, 4 * k + 4) for k in range(3))
+    value = losses.gap(vertices, surface, groups, 0.002, 0.01, 0.1)
+    value.backward()
+    assert float(value.detach()) == pytest.approx((0.002 + 0.004) / 2, rel=1e-4)
+    assert vertices.grad is not None
+    assert vertices.grad[:8].abs().sum() > 0 and vertices.grad[8:].abs().sum() == 0
+
+
+def test_ordering_counts_only_the_wrong_body_in_front() -> None:
+    hand, held = torch.full((4, 4), 0.50), torch.full((4, 4), 0.52)
+    all_of_it, none = torch.ones((4, 4), dtype=torch.bool), torch.zeros((4, 4), dtype=torch.bool)
+    assert float(losses.ordering(hand, held, all_of_it, none, 0.003)) == 0
+    assert float(losses.ordering(hand, held, none, all_of_it, 0.003)) == pytest.approx(0.017, abs=1e-6)
