@@ -12,13 +12,23 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fmh_ros.core.cues.mask_inputs import CROP_SIZE, MAP_SIZE, CropPrompt, guidance_maps, hand_size_px
+from fmh_ros.core.cues.mask_inputs import MAP_SIZE, CropPrompt, guidance_maps, hand_size_px
 from fmh_ros.core.hand.rig import HandRig
 from fmh_ros.training.scenes.compose import Bank, Picture, compose
 from fmh_ros.training.scenes.textures import Image
 
 Rng = np.random.Generator
 IGNORED = 255
+#: Arrays in the order of `Batch`, without the batch axis.
+Example = tuple[
+    NDArray[np.float32],
+    NDArray[np.float32],
+    NDArray[np.int64],
+    NDArray[np.float32],
+    NDArray[np.float32],
+    NDArray[np.float32],
+    np.float32,
+]
 
 
 @dataclass(frozen=True)
@@ -89,7 +99,7 @@ def _small(values: NDArray[np.generic], interpolation: int) -> NDArray[np.generi
     return cv2.resize(values, (MAP_SIZE, MAP_SIZE), interpolation=interpolation)
 
 
-def make_example(rng: Rng, picture: Picture, *, prompts: bool = True, with_depth: bool | None = None) -> tuple:  # type: ignore[type-arg]
+def make_example(rng: Rng, picture: Picture, *, prompts: bool = True, with_depth: bool | None = None) -> Example:
     """Turn a picture into arrays in the order of `Batch`."""
     keypoints = noisy_keypoints(rng, picture.keypoints_2d)
     prompt = draw_prompt(rng, picture.label, picture.inside) if prompts else CropPrompt()
@@ -113,8 +123,46 @@ def make_example(rng: Rng, picture: Picture, *, prompts: bool = True, with_depth
     )
 
 
-def make_batch(rng: Rng, rig: HandRig, bank: Bank, photos: Sequence[Image], count: int) -> Batch:
-    """Compose ``count`` random pictures of the bank."""
-    rows = [make_example(rng, compose(rng, rig, bank, int(rng.integers(len(bank))), photos)) for _ in range(count)]
-    assert rows[0][0].shape[-1] == CROP_SIZE
-    return Batch(*(torch.as_tensor(np.stack(column)) for column in zip(*rows, strict=True)))
+def vary(rng: Rng, example: Example) -> Example:
+    """The same example turned by a multiple of 90 degrees and in other colours: cheaper than a new one."""
+    image, maps, classes, amodal, normals, depth, holds = example
+    turns = int(rng.integers(4))
+    gain = np.exp(rng.normal(0, 0.12, (3, 1, 1)) + rng.normal(0, 0.2))
+    inside = maps[10].repeat(2, 0).repeat(2, 1) > 0.99
+    image = (np.clip(image * gain + rng.normal(0, 6), 0, 255) * inside).astype(np.float32)
+
+    def turned(values: NDArray[np.generic]) -> NDArray[np.generic]:
+        return np.ascontiguousarray(np.rot90(values, turns, (-2, -1)))
+
+    normals = turned(normals).copy()  # type: ignore[assignment]
+    for _ in range(turns):
+        normals[0], normals[1] = normals[1].copy(), -normals[0]
+    return (turned(image), turned(maps), turned(classes), turned(amodal), normals, turned(depth), holds)  # type: ignore[return-value]
+
+
+class ExampleSource:
+    """Endless examples of a bank: each new picture is used ``uses`` times, later ones varied and far apart."""
+
+    def __init__(self, rig: HandRig, bank: Bank, photos: Sequence[Image], uses: int = 2, memory: int = 400) -> None:
+        self.rig, self.bank, self.photos = rig, bank, photos
+        self.uses, self.memory = uses, memory
+        self._kept: list[Example] = []
+
+    def _fresh(self, rng: Rng) -> Example:
+        index = int(rng.integers(len(self.bank)))
+        return make_example(rng, compose(rng, self.rig, self.bank, index, self.photos))
+
+    def batch(self, rng: Rng, count: int) -> Batch:
+        """Return ``count`` examples."""
+        rows = []
+        for _ in range(count):
+            if len(self._kept) >= self.memory and rng.random() > 1 / self.uses:
+                rows.append(vary(rng, self._kept[int(rng.integers(len(self._kept)))]))
+                continue
+            fresh = self._fresh(rng)
+            rows.append(fresh)
+            if len(self._kept) < self.memory:
+                self._kept.append(fresh)
+            else:
+                self._kept[int(rng.integers(self.memory))] = fresh
+        return Batch(*(torch.as_tensor(np.stack(column)) for column in zip(*rows, strict=True)))

@@ -42,7 +42,7 @@ def hand_size_px(keypoints: FloatArray) -> float:
 def _stroke(points: FloatArray, width: float) -> NDArray[np.float32]:
     canvas = np.zeros((MAP_SIZE, MAP_SIZE), np.uint8)
     fixed = np.round(np.clip(points, -500, 500) * 8).astype(np.int32)
-    cv2.polylines(canvas, [fixed], False, 255, max(int(round(width)), 1), cv2.LINE_AA, 3)
+    cv2.polylines(canvas, [fixed], False, 255, max(round(width), 1), cv2.LINE_AA, 3)
     return canvas.astype(np.float32) / 255
 
 
@@ -80,7 +80,7 @@ def guidance_maps(
         x1, y1 = np.clip(np.round(high) + 1, 0, MAP_SIZE).astype(int)
         maps[7, y0:y1, x0:x1] = 1
     for x, y in (prompt.points + 0.5) * ratio - 0.5:
-        cv2.circle(maps[8], (int(round(x)), int(round(y))), 4, 1.0, -1)
+        cv2.circle(maps[8], (round(float(x)), round(float(y))), 4, 1.0, -1)
     maps[9] = float(prompt.box is None and len(prompt.points) == 0)
     maps[10] = cv2.resize(inside.astype(np.float32), (MAP_SIZE, MAP_SIZE), interpolation=cv2.INTER_AREA)
     if relative_depth is not None:

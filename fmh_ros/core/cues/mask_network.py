@@ -7,11 +7,14 @@ The image encoder is EfficientNet-Lite0 (public architecture) up to stride 32, w
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from fmh_ros.core.cues.mask_inputs import MAP_COUNT
+from fmh_ros.core.errors import ModelMissingError
 
 #: Inverted residual blocks: input and output channels, kernel, stride, expansion.
 _BLOCKS: tuple[tuple[int, int, int, int, int], ...] = (
@@ -150,7 +153,24 @@ class MaskNetwork(nn.Module):
         self.context = nn.Sequential(_Mix(_DECODER_CHANNELS[4], _DECODER_CHANNELS[4]))
         self.middle = nn.Sequential(_Mix(_DECODER_CHANNELS[3], _DECODER_CHANNELS[3]))
         self.head = nn.Conv2d(_DECODER_CHANNELS[0], 8, 3, 1, 1)
-        self.holds = nn.Sequential(nn.Linear(_DECODER_CHANNELS[4] + _DECODER_CHANNELS[3], 64), nn.ReLU(), nn.Linear(64, 1))
+        self.holds = nn.Sequential(
+            nn.Linear(_DECODER_CHANNELS[4] + _DECODER_CHANNELS[3], 64), nn.ReLU(), nn.Linear(64, 1)
+        )
+
+    @classmethod
+    def from_file(cls, path: Path) -> MaskNetwork:
+        """Load weights (safetensors of any floating type) for inference in fp32."""
+        network = cls()
+        state = {key: value.float() for key, value in load_file(path).items()}
+        missing, unexpected = network.load_state_dict(state, strict=False)
+        wrong = [key for key in missing if not key.endswith("num_batches_tracked")] + unexpected
+        if wrong:
+            raise ModelMissingError(
+                f"{path} does not fit the mask network: {', '.join(wrong[:4])}",
+                expected="the weights that ship with this version",
+                change="Reinstall the package",
+            )
+        return network.eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
 
     def forward(self, image: Tensor, maps: Tensor, frozen_blocks: int = 0) -> MaskOutput:
         """Run on images (N, 3, CROP_SIZE, CROP_SIZE) in 0..255 and guidance maps (N, MAP_COUNT, half, half)."""

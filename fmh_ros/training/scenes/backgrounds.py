@@ -25,7 +25,7 @@ def _plane(rng: Rng, photos: Sequence[Image]) -> Image:
     target[:2, 0] = SIZE / 2 + (target[:2, 0] - SIZE / 2) * (1.2 - 0.2 * squeeze)
     target[2:, 0] = SIZE / 2 + (target[2:, 0] - SIZE / 2) * (1.2 + 2 * squeeze)
     matrix = cv2.getPerspectiveTransform(corners, target)
-    return cv2.warpPerspective(picture, matrix, (SIZE, SIZE), borderMode=cv2.BORDER_REFLECT)
+    return cv2.warpPerspective(picture, matrix, (SIZE, SIZE), borderMode=cv2.BORDER_REFLECT).astype(np.float32)
 
 
 def _half_plane(rng: Rng, centre: float) -> Mask:
@@ -55,7 +55,7 @@ def _shape_mask(rng: Rng, size: tuple[float, float]) -> Mask:
     """A random box, ellipse, polygon or bar somewhere in the picture."""
     canvas = np.zeros((SIZE, SIZE), np.uint8)
     centre = rng.uniform(-0.1, 1.1, 2) * SIZE
-    half = np.exp(rng.uniform(*np.log(size), 2)) * SIZE / 2
+    half = np.exp(rng.uniform(np.log(size[0]), np.log(size[1]), 2)) * SIZE / 2
     angle = float(rng.uniform(0, 180)) if rng.random() < 0.5 else float(rng.normal(0, 6))
     kind = rng.random()
     if kind < 0.35:
@@ -85,8 +85,12 @@ def _person(rng: Rng, picture: Image, photos: Sequence[Image]) -> Image:
         paint = shading if is_skin else colour(rng) * 0.5
         picture = np.where((canvas > 0)[..., None], paint, picture).astype(np.float32)
     for side in (-0.2, 0.2):
-        cv2.circle(picture, (int(x + side * width), int(top + 0.42 * width)), max(int(0.06 * width), 1), (0.1, 0.08, 0.08), -1)
-    cv2.ellipse(picture, (int(x), int(top + 0.8 * width)), (int(0.2 * width), int(0.06 * width)), 0, 0, 360, (0.6, 0.3, 0.3), -1)
+        cv2.circle(
+            picture, (int(x + side * width), int(top + 0.42 * width)), max(int(0.06 * width), 1), (0.1, 0.08, 0.08), -1
+        )
+    cv2.ellipse(
+        picture, (int(x), int(top + 0.8 * width)), (int(0.2 * width), int(0.06 * width)), 0, 0, 360, (0.6, 0.3, 0.3), -1
+    )
     return np.clip(picture, 0, 1).astype(np.float32)
 
 
@@ -99,21 +103,25 @@ def background(rng: Rng, photos: Sequence[Image] = ()) -> Image:
         for _ in range(int(rng.integers(1, 8))):
             mask = _shape_mask(rng, (0.08, 0.8))
             if rng.random() < 0.4:  # a cast shadow
-                shadow = cv2.GaussianBlur(np.roll(mask, tuple(rng.integers(-8, 9, 2)), (0, 1)).astype(np.float32), (0, 0), 5)
+                shadow = cv2.GaussianBlur(
+                    np.roll(mask, tuple(rng.integers(-8, 9, 2)), (0, 1)).astype(np.float32), (0, 0), 5
+                )
                 picture = picture * (1 - 0.5 * shadow[..., None])
             skin = rng.random() < 0.08
             paint = skin_tone(rng) * np.ones((SIZE, SIZE, 1)) if skin else texture(rng, photos)
             ramp = 1 + rng.normal(0, 0.15) * np.linspace(-1, 1, SIZE)[None, :, None]
             picture = np.where(mask[..., None], paint * ramp, picture).astype(np.float32)
     if rng.random() < 0.45:
-        picture = cv2.GaussianBlur(picture, (0, 0), float(np.exp(rng.uniform(-0.5, 1.8))))
+        picture = cv2.GaussianBlur(picture, (0, 0), float(np.exp(rng.uniform(-0.5, 1.8)))).astype(np.float32)
     return np.clip(picture, 0, 1).astype(np.float32)
 
 
 def paste(rng: Rng, picture: Image, look: Image, mask: Mask) -> Image:
     """Put another cut-out into the picture, moved, turned and resized."""
     size = picture.shape[0]
-    matrix = cv2.getRotationMatrix2D((size / 2, size / 2), float(rng.uniform(0, 360)), float(np.exp(rng.uniform(-0.9, 0.4))))
+    matrix = cv2.getRotationMatrix2D(
+        (size / 2, size / 2), float(rng.uniform(0, 360)), float(np.exp(rng.uniform(-0.9, 0.4)))
+    )
     matrix[:, 2] += rng.uniform(-0.5, 0.5, 2) * size
     weight = cv2.warpAffine(mask.astype(np.float32), matrix, (size, size))[..., None]
     moved = cv2.warpAffine(look, matrix, (size, size), borderMode=cv2.BORDER_REPLICATE)
@@ -122,28 +130,34 @@ def paste(rng: Rng, picture: Image, look: Image, mask: Mask) -> Image:
 
 def photograph(rng: Rng, picture: Image) -> NDArray[np.uint8]:
     """Take the picture: exposure, white balance, blur, low resolution, noise and JPEG."""
-    size = picture.shape[0]
+    height, width = picture.shape[:2]
     tint = 1 + rng.normal(0, 0.07, 3)
-    picture = np.clip(picture * tint * np.exp(rng.normal(0.05, 0.25)), 0, 1) ** np.exp(rng.normal(0, 0.2))
-    grey = picture.mean(-1, keepdims=True)
-    picture = grey + (picture - grey) * np.clip(rng.normal(1, 0.3), 0, 2)
-    picture = 0.5 + (picture - 0.5) * np.clip(rng.normal(1, 0.15), 0.5, 1.5)
+    shot = np.clip(picture * tint * np.exp(rng.normal(0.05, 0.25)), 0, 1) ** np.exp(rng.normal(0, 0.2))
+    grey = shot.mean(-1, keepdims=True)
+    shot = grey + (shot - grey) * np.clip(rng.normal(1, 0.3), 0, 2)
+    shot = (0.5 + (shot - 0.5) * np.clip(rng.normal(1, 0.15), 0.5, 1.5)).astype(np.float32)
     kind = rng.random()
     if kind < 0.25:
-        small = max(int(size * rng.uniform(0.25, 0.8)), 32)
-        picture = cv2.resize(cv2.resize(picture, (small, small), interpolation=cv2.INTER_AREA), (size, size))
+        share = rng.uniform(0.25, 0.8)
+        small = (max(int(width * share), 32), max(int(height * share), 32))
+        shot = cv2.resize(cv2.resize(shot, small, interpolation=cv2.INTER_AREA), (width, height)).astype(np.float32)
     elif kind < 0.45:
-        picture = cv2.GaussianBlur(picture, (0, 0), float(rng.uniform(0.4, 1.4)))
+        shot = cv2.GaussianBlur(shot, (0, 0), float(rng.uniform(0.4, 1.4))).astype(np.float32)
     elif kind < 0.53:
-        kernel = np.zeros((9, 9), np.float32)
-        a = rng.uniform(0, np.pi)
-        reach = rng.uniform(1, 4)
-        end = (int(round(4 + reach * np.cos(a))), int(round(4 + reach * np.sin(a))))
-        cv2.line(kernel, (8 - end[0], 8 - end[1]), end, 1.0)
-        picture = cv2.filter2D(picture, -1, kernel / kernel.sum())
-    picture = picture + rng.normal(0, 1, picture.shape) * np.exp(rng.uniform(np.log(0.002), np.log(0.05)))
-    result = np.clip(picture * 255, 0, 255).astype(np.uint8)
+        shot = cv2.filter2D(shot, -1, _motion_kernel(rng)).astype(np.float32)
+    noisy = shot + rng.normal(0, 1, shot.shape) * np.exp(rng.uniform(np.log(0.002), np.log(0.05)))
+    result = np.clip(noisy * 255, 0, 255).astype(np.uint8)
     if rng.random() < 0.5:
         quality = [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(25, 95))]
-        result = cv2.imdecode(cv2.imencode(".jpg", result, quality)[1], cv2.IMREAD_COLOR)
+        decoded = cv2.imdecode(cv2.imencode(".jpg", result, quality)[1], cv2.IMREAD_COLOR)
+        result = np.asarray(decoded, np.uint8)
     return result
+
+
+def _motion_kernel(rng: Rng) -> NDArray[np.float32]:
+    """A line through the middle: the camera moves."""
+    kernel = np.zeros((9, 9), np.float32)
+    direction, reach = rng.uniform(0, np.pi), rng.uniform(1, 4)
+    end = np.round(4 + reach * np.array([np.cos(direction), np.sin(direction)])).astype(int)
+    cv2.line(kernel, (8 - int(end[0]), 8 - int(end[1])), (int(end[0]), int(end[1])), 1.0)
+    return kernel / kernel.sum()

@@ -97,16 +97,32 @@ def _photo_border(rng: Rng, size: int) -> NDArray[np.bool_]:
     if rng.random() < 0.3:
         for _ in range(int(rng.integers(1, 3))):
             cut = int(size * rng.uniform(0.02, 0.33))
-            edge = [np.s_[:cut], np.s_[-cut:], np.s_[:, :cut], np.s_[:, -cut:]][int(rng.integers(4))]
-            inside[edge] = False
+            np.rot90(inside, int(rng.integers(4)))[:cut] = False
     return inside
+
+
+def _put_in_front(
+    rng: Rng, rig: HandRig, bank: Bank, picture: Image, label: NDArray[np.uint8], photos: Sequence[Image]
+) -> tuple[Image, NDArray[np.uint8]]:
+    """Put another hand or thing in front, unless it would hide too much; what it hides becomes background."""
+    other = bank.buffers(int(rng.integers(len(bank))))
+    mask = other.label != OBJECT if rng.random() < 0.7 else other.label == OBJECT
+    mask = mask & (other.label != BACKGROUND)
+    look = shade(rng, rig, other, draw_lighting(rng), photos)
+    both = np.concatenate([look, mask[..., None].astype(np.float32)], -1)
+    marked = paste(rng, np.concatenate([picture, np.zeros((*mask.shape, 1), np.float32)], -1), both, mask)
+    front = marked[..., 3] > 0.5
+    for kind in (1, 2):
+        if (front & (label == kind)).sum() > 0.35 * (label == kind).sum():
+            return picture, label
+    return np.ascontiguousarray(marked[..., :3]), np.where(front, 0, label).astype(np.uint8)
 
 
 def compose(rng: Rng, rig: HandRig, bank: Bank, index: int, photos: Sequence[Image] = ()) -> Picture:
     """Make a picture of one view of the bank; other views serve as clutter behind it."""
     row, buffers = bank.row(index), bank.buffers(index)
     size = buffers.label.shape[0]
-    picture = cv2.resize(background(rng, photos), (size, size))
+    picture = cv2.resize(background(rng, photos), (size, size)).astype(np.float32)
     light = draw_lighting(rng)
     for _ in range(int(rng.choice([0, 1, 2, 3], p=[0.45, 0.3, 0.15, 0.1]))):
         other = bank.buffers(int(rng.integers(len(bank))))
@@ -129,10 +145,12 @@ def compose(rng: Rng, rig: HandRig, bank: Bank, index: int, photos: Sequence[Ima
         behind = cv2.resize(background(rng, photos), (size, size))
         share = np.float32(rng.uniform(0.2, 0.6))
         picture = np.where(clear[..., None], picture * (1 - share) + behind * share, picture)
+    label = np.where(buffers.label == OBJECT, 2, solid).astype(np.uint8)
+    if rng.random() < 0.15:
+        picture, label = _put_in_front(rng, rig, bank, picture.astype(np.float32), label, photos)
     inside = _photo_border(rng, size)
     keypoints = row["keypoints"].astype(np.float64)
     homogeneous = keypoints @ row["K"].astype(np.float64).T
-    label = np.where(buffers.label == OBJECT, 2, solid).astype(np.uint8)
     image = photograph(rng, picture.astype(np.float32))
     image[~inside] = 0
     return Picture(

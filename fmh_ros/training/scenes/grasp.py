@@ -57,7 +57,9 @@ class Grasp:
 def draw_hand_shape(rng: Rng) -> HandShape:
     """Draw the proportions of an adult or adolescent hand."""
     fingers = np.clip(rng.normal([1.0, 1.0], [0.05, 0.09], (5, 2)) * rng.normal(1, [0.04, 0.08]), 0.75, 1.3)
-    return HandShape(float(rng.uniform(0.86, 1.14)), fingers, rng.uniform(0.92, 1.08, 3) * [1, 1, rng.uniform(0.9, 1.15)])
+    return HandShape(
+        float(rng.uniform(0.86, 1.14)), fingers, rng.uniform(0.92, 1.08, 3) * [1, 1, rng.uniform(0.9, 1.15)]
+    )
 
 
 def pose_hand(rig: HandRig, shape: HandShape, joint_rotations: FloatArray) -> tuple[FloatArray, FloatArray]:

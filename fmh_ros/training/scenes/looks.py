@@ -18,7 +18,14 @@ Rng = np.random.Generator
 
 #: sRGB of skin from light to dark; tones in between are interpolated.
 _SKIN = np.array(
-    [[0.96, 0.82, 0.75], [0.91, 0.72, 0.60], [0.82, 0.62, 0.48], [0.68, 0.47, 0.34], [0.48, 0.31, 0.22], [0.27, 0.17, 0.13]]
+    [
+        [0.96, 0.82, 0.75],
+        [0.91, 0.72, 0.60],
+        [0.82, 0.62, 0.48],
+        [0.68, 0.47, 0.34],
+        [0.48, 0.31, 0.22],
+        [0.27, 0.17, 0.13],
+    ]
 )
 
 
@@ -51,13 +58,12 @@ def _lookup(rng: Rng, picture: Image, surface: NDArray[np.float32], span: float)
     local = surface @ basis.astype(np.float32)
     if rng.random() < 0.3:
         around = surface[..., [0, 2]]
-        u = np.arctan2(around[..., 1], around[..., 0]) / np.pi
-        v = surface[..., 1] / span
+        flat = np.stack([np.arctan2(around[..., 1], around[..., 0]) / np.pi, surface[..., 1] / span], -1)
     else:
-        u, v = local[..., 0] / span, local[..., 1] / span
+        flat = local[..., :2] / span
     size = picture.shape[0]
-    fold = lambda t: (np.abs((t + np.float32(rng.uniform(0, 2))) % 2 - 1) * (size - 1)).astype(np.float32)  # noqa: E731
-    return cv2.remap(picture, fold(u), fold(v), cv2.INTER_LINEAR)
+    folded = (np.abs((flat + rng.uniform(0, 2, 2)) % 2 - 1) * (size - 1)).astype(np.float32)
+    return cv2.remap(picture, folded[..., 0], folded[..., 1], cv2.INTER_LINEAR).astype(np.float32)
 
 
 def _skin(rng: Rng, rig: HandRig, buffers: Buffers, tone: NDArray[np.float64]) -> Image:

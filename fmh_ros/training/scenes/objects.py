@@ -9,10 +9,10 @@ from pathlib import Path
 
 import numpy as np
 import trimesh
-import warp as wp
 from numpy.typing import NDArray
 from skimage.measure import marching_cubes
 
+from fmh_ros.core.reconstruction.mesh_queries import MeshQueries
 from fmh_ros.training.shapes.families import draw_shape
 from fmh_ros.training.shapes.primitives import Sdf
 
@@ -117,35 +117,15 @@ def procedural_object(rng: Rng, family: str | None = None) -> SceneObject:
     )
 
 
-@wp.kernel
-def _signed_distance(
-    mesh: wp.uint64, points: wp.array(dtype=wp.vec3), result: wp.array(dtype=wp.float32)
-) -> None:
-    i = wp.tid()
-    query = wp.mesh_query_point_sign_winding_number(mesh, points[i], 10.0)
-    nearest = wp.mesh_eval_position(mesh, query.face, query.u, query.v)
-    result[i] = query.sign * wp.length(points[i] - nearest)
-
-
-def mesh_object(path: Path, max_faces: int = 16384) -> SceneObject:
+def mesh_object(path: Path) -> SceneObject:
     """Load a metric mesh file (STL, OBJ, PLY) as a scene object, centred on its bounding box."""
     mesh = trimesh.load_mesh(path)
     mesh.merge_vertices()
-    if len(mesh.faces) > max_faces:
-        mesh = mesh.simplify_quadric_decimation(face_count=max_faces)
     mesh.apply_translation(-mesh.bounds.mean(0))
-    handle = wp.Mesh(
-        wp.array(mesh.vertices.astype(np.float32), dtype=wp.vec3, device="cpu"),
-        wp.array(mesh.faces.astype(np.int32).ravel(), dtype=wp.int32, device="cpu"),
-        support_winding_number=True,
-    )
+    queries = MeshQueries(mesh.vertices, mesh.faces)
 
     def distance(points: Points) -> NDArray[np.float64]:
-        count = len(points)
-        source = wp.array(np.asarray(points, np.float32), dtype=wp.vec3, device="cpu")
-        result = wp.zeros(count, dtype=wp.float32, device="cpu")
-        wp.launch(_signed_distance, count, inputs=[handle.id, source, result], device="cpu")
-        return result.numpy().astype(np.float64)
+        return queries.nearest(points).signed_distance
 
     return SceneObject(
         path.stem,

@@ -30,7 +30,7 @@ def load_photos(folder: Path | None) -> list[Image]:
             if picture is not None:
                 scale = 512 / max(picture.shape[:2])
                 picture = cv2.resize(picture, None, fx=min(scale, 1), fy=min(scale, 1), interpolation=cv2.INTER_AREA)
-                photos.append(np.ascontiguousarray(picture[..., ::-1]).astype(np.float32) / 255)
+                photos.append((picture[..., ::-1] / 255).astype(np.float32))
     return photos
 
 
@@ -48,7 +48,8 @@ def _panorama_crops(panorama: Image) -> list[Image]:
         row = (np.arctan2(y, np.hypot(x, z)) / np.pi + 0.5) * (height - 1)
         crop = cv2.remap(finite, column.astype(np.float32), row.astype(np.float32), cv2.INTER_CUBIC)
         exposure = 0.4 / (np.median(crop) + 1e-3)
-        crops.append(np.clip(crop * exposure, 0, 1).astype(np.float32) ** np.float32(1 / 2.2))
+        encoded = np.clip(crop * exposure, 0, 1) ** (1 / 2.2)
+        crops.append(encoded.astype(np.float32))
     return crops
 
 
@@ -145,13 +146,13 @@ def print_with_letters(rng: Rng) -> Image:
             letters = "".join(chr(int(c)) for c in rng.integers(65, 122, int(rng.integers(2, 9))))
             size, bold = float(rng.uniform(0.4, 2.5)), int(rng.integers(1, 6))
             cv2.putText(canvas, letters, (x // 2, y), int(rng.integers(0, 8)), size, paint, bold, cv2.LINE_AA)
-    return canvas.astype(np.float32) / 255
+    return (canvas / 255).astype(np.float32)
 
 
 def speckle(rng: Rng) -> Image:
     """Fine noise: stone, carpet, foliage."""
     fine = rng.random((SIZE, SIZE), dtype=np.float32)
-    fine = cv2.GaussianBlur(fine, (0, 0), float(rng.uniform(0.5, 2.5)))
+    fine = cv2.GaussianBlur(fine, (0, 0), float(rng.uniform(0.5, 2.5))).astype(np.float32)
     fine = (fine - fine.mean()) / (fine.std() + 1e-6) * 0.25 + 0.5
     return _mix(rng, np.clip(fine * 0.7 + noise(rng) * 0.3, 0, 1))
 

@@ -1,0 +1,247 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Runs the mask network on crops round a hand and merges what it says on one canvas."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from fmh_ros.core.cues.mask_inputs import CROP_FACTOR, CROP_SIZE, CropPrompt, guidance_maps, hand_size_px
+from fmh_ros.core.cues.mask_network import MaskNetwork
+from fmh_ros.core.cues.types import HandObservation
+from fmh_ros.core.errors import ModelMissingError
+from fmh_ros.core.frame.frame import Frame, ObjectPrompt
+
+FloatArray = NDArray[np.float64]
+Map = NDArray[np.float32]
+
+WEIGHTS = Path(__file__).parents[2] / "assets" / "masks" / "mask_network.safetensors"
+CANVAS_SIZE = 384
+#: Crops of the first look: side over CROP_FACTOR, turned by degrees.
+FIRST_LOOK: tuple[tuple[float, float], ...] = ((1.0, 0.0), (1.25, 25.0), (0.85, -25.0))
+#: Crops round hand and object once they are roughly known: side over the side of their box, turned by degrees.
+SECOND_LOOK: tuple[tuple[float, float], ...] = ((1.25, 0.0), (1.5, 20.0))
+
+
+@dataclass(frozen=True)
+class Square:
+    """A square of the frame, turned: centre (2,) px, side px, angle radians (of the crop's x axis in the frame)."""
+
+    centre: FloatArray
+    side: float
+    angle: float = 0.0
+
+    def to_frame(self, size: int) -> FloatArray:
+        """(2, 3) affine map from pixels of a size x size crop to pixels of the frame."""
+        step = self.side / size
+        c, s = step * np.cos(self.angle), step * np.sin(self.angle)
+        linear = np.array([[c, -s], [s, c]])
+        offset = self.centre - linear @ np.full(2, (size - 1) / 2)
+        return np.concatenate([linear, offset[:, None]], 1)
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What the network says on a canvas (CANVAS_SIZE, CANVAS_SIZE) that lies over ``square`` of the frame.
+
+    classes : (S, S, 3) probabilities of background, hand with forearm, object; amodal : (S, S); normals : (S, S, 3)
+    unit; depth : (S, S) minus the wrist's, in hand lengths; known : (S, S) bool, looked at by a crop and in the photo;
+    holds : probability that the hand holds something.
+    """
+
+    square: Square
+    classes: Map
+    amodal: Map
+    normals: Map
+    depth: Map
+    known: NDArray[np.bool_]
+    holds: float
+
+
+def invert(affine: FloatArray) -> FloatArray:
+    """Inverse of a (2, 3) affine map."""
+    result: FloatArray = cv2.invertAffineTransform(affine)
+    return result
+
+
+def apply(affine: FloatArray, points: FloatArray) -> FloatArray:
+    """Map points (N, 2) by a (2, 3) affine map."""
+    result: FloatArray = np.asarray(points, np.float64) @ affine[:, :2].T + affine[:, 2]
+    return result
+
+
+class MaskPredictor:
+    """Loads the weights at first use."""
+
+    def __init__(self, weights: Path = WEIGHTS) -> None:
+        self.weights = weights
+        self._network: MaskNetwork | None = None
+
+    def load(self) -> MaskNetwork:
+        """Return the network. Raises ModelMissingError when the weights are not there."""
+        if self._network is None:
+            if not self.weights.is_file():
+                raise ModelMissingError(
+                    f"The mask network's weights {self.weights} are missing",
+                    expected="the file that ships with the package",
+                    change="Reinstall the package, or train it with python -m fmh_ros.training.masks",
+                )
+            self._network = MaskNetwork.from_file(self.weights)
+        return self._network
+
+    def predict(self, frame: Frame, hand: HandObservation, prompt: ObjectPrompt) -> Prediction:
+        """Look twice: at the hand, then at hand and object together."""
+        keypoints = hand.keypoints_2d
+        low, high = keypoints.min(0), keypoints.max(0)
+        side = CROP_FACTOR * hand_size_px(keypoints)
+        first = _with_prompt((low + high) / 2, side, prompt, keypoints)
+        squares = [Square(first.centre, first.side * f, np.radians(a)) for f, a in FIRST_LOOK]
+        canvas = Square(first.centre, max(first.side * 1.25, side * 2.2))
+        seen = self.look(frame, keypoints, prompt, squares, canvas)
+        box = _foreground_box(seen, keypoints, prompt)
+        centre, extent = (box[0] + box[1]) / 2, float((box[1] - box[0]).max())
+        extent = float(np.clip(extent, 0.7 * side / CROP_FACTOR * 2, 4 * side))
+        squares = squares[:2] + [Square(centre, extent * f, np.radians(a)) for f, a in SECOND_LOOK]
+        canvas = Square(centre, extent * 1.5)
+        return self.look(frame, keypoints, prompt, squares, canvas)
+
+    def look(
+        self,
+        frame: Frame,
+        keypoints: FloatArray,
+        prompt: ObjectPrompt,
+        squares: Sequence[Square],
+        canvas: Square,
+    ) -> Prediction:
+        """Run the network on each square of the frame and average the answers on the canvas."""
+        inputs = [self._inputs(frame, keypoints, prompt, square) for square in squares]
+        images = torch.as_tensor(np.stack([i[0] for i in inputs]))
+        maps = torch.as_tensor(np.stack([i[1] for i in inputs]))
+        with torch.no_grad():
+            output = self.load()(images, maps)
+        fields = torch.cat(
+            [
+                output.classes.softmax(1),
+                output.amodal.sigmoid()[:, None],
+                output.normals,
+                output.depth[:, None],
+            ],
+            1,
+        ).numpy()
+        to_canvas = invert(canvas.to_frame(CANVAS_SIZE))
+        total = np.zeros((CANVAS_SIZE, CANVAS_SIZE, 8), np.float32)
+        weight = np.zeros((CANVAS_SIZE, CANVAS_SIZE, 1), np.float32)
+        for square, field, (_, _, inside) in zip(squares, fields, inputs, strict=True):
+            values = field.transpose(1, 2, 0).copy()
+            c, s = np.cos(square.angle), np.sin(square.angle)
+            values[..., 4:6] = values[..., 4:6] @ np.array([[c, s], [-s, c]], np.float32)
+            size = values.shape[0]
+            share = cv2.resize(inside.astype(np.float32), (size, size), interpolation=cv2.INTER_AREA)
+            # The middle of a crop knows more than its border.
+            ramp = np.minimum(np.linspace(0, 2, size), np.linspace(2, 0, size)).clip(0.15, 1).astype(np.float32)
+            share = (share > 0.5) * ramp[:, None] * ramp[None]
+            step = np.vstack([to_canvas, [0, 0, 1]]) @ np.vstack([square.to_frame(size), [0, 0, 1]])
+            area = (CANVAS_SIZE, CANVAS_SIZE)
+            w = cv2.warpAffine(share.astype(np.float32), step[:2], area)
+            moved = [cv2.warpAffine(np.ascontiguousarray(values[..., k : k + 4]), step[:2], area) for k in (0, 4)]
+            total += np.concatenate(moved, -1) * w[..., None]
+            weight += w[..., None]
+        known = weight[..., 0] > 1e-3
+        mean = total / np.maximum(weight, 1e-3)
+        mean[~known] = 0
+        mean[~known, 0] = 1
+        normals = mean[..., 4:7] / np.maximum(np.linalg.norm(mean[..., 4:7], axis=-1, keepdims=True), 1e-6)
+        holds = float(output.holds.sigmoid().mean())
+        return Prediction(canvas, mean[..., :3], mean[..., 3], normals, mean[..., 7], known, holds)
+
+    @staticmethod
+    def _inputs(
+        frame: Frame, keypoints: FloatArray, prompt: ObjectPrompt, square: Square
+    ) -> tuple[Map, Map, NDArray[np.bool_]]:
+        to_frame = square.to_frame(CROP_SIZE)
+        image, inside = cut(frame.image, to_frame, CROP_SIZE)
+        to_crop = invert(to_frame)
+        relative = None
+        if frame.depth is not None:
+            relative = _relative_depth(frame, keypoints, to_frame)
+        maps = guidance_maps(apply(to_crop, keypoints), _crop_prompt(prompt, to_crop), inside, relative)
+        return image.transpose(2, 0, 1).astype(np.float32), maps, inside
+
+
+def cut(image: NDArray[np.uint8], to_frame: FloatArray, size: int) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+    """Resample a square of an image (H, W, C): (size, size, C), black outside, and where it is inside."""
+    scale = float(np.hypot(*to_frame[:, 0]))
+    source = image
+    if scale > 1.5:  # smooth before taking every n-th pixel
+        source = cv2.GaussianBlur(image, (0, 0), 0.4 * scale)
+    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    crop = cv2.warpAffine(source, to_frame, (size, size), flags=flags)
+    ones = np.full(image.shape[:2], 255, np.uint8)
+    inside = cv2.warpAffine(ones, to_frame, (size, size), flags=cv2.INTER_NEAREST | cv2.WARP_INVERSE_MAP) > 0
+    return crop, inside
+
+
+def _relative_depth(frame: Frame, keypoints: FloatArray, to_frame: FloatArray) -> Map:
+    """Depth of a crop minus the wrist's, in hand lengths; NaN where unknown."""
+    assert frame.depth is not None
+    flags = cv2.INTER_NEAREST | cv2.WARP_INVERSE_MAP
+    crop = cv2.warpAffine(frame.depth, to_frame, (CROP_SIZE, CROP_SIZE), flags=flags, borderValue=float("nan")).astype(
+        np.float32
+    )
+    height, width = frame.depth.shape
+    palm = np.round(keypoints[[0, 5, 9, 13, 17]]).astype(int).clip(0, [width - 1, height - 1])
+    wrist = float(np.nanmedian(np.concatenate([[np.nan], frame.depth[palm[:, 1], palm[:, 0]]])))
+    if not np.isfinite(wrist):
+        return np.full_like(crop, np.nan)
+    rays = frame.camera.rays(keypoints[[0, 9]])
+    length = max(float(np.linalg.norm(rays[1] - rays[0])) * wrist, 0.05)
+    return (crop - np.float32(wrist)) / np.float32(length)
+
+
+def _crop_prompt(prompt: ObjectPrompt, to_crop: FloatArray) -> CropPrompt:
+    box = None
+    if prompt.box is not None:
+        x0, y0, x1, y1 = prompt.box
+        corners = apply(to_crop, np.array([[x0, y0], [x1, y0], [x1, y1], [x0, y1]]))
+        # A turned box is drawn as the upright box of the same centre and mean size.
+        half = np.array([x1 - x0, y1 - y0]) / 2 * float(np.hypot(*to_crop[:, 0]))
+        spread = np.minimum((corners.max(0) - corners.min(0)) / 2, half.max())
+        middle = corners.mean(0)
+        box = (*(middle - spread), *(middle + spread))
+    points = apply(to_crop, np.array(prompt.points).reshape(-1, 2))
+    return CropPrompt(box, points)  # type: ignore[arg-type]
+
+
+def _with_prompt(centre: FloatArray, side: float, prompt: ObjectPrompt, keypoints: FloatArray) -> Square:
+    """Grow the first crop until it holds the prompt and the hand."""
+    corners = [np.asarray(p, np.float64) for p in prompt.points]
+    if prompt.box is not None:
+        corners += [np.array(prompt.box[:2]), np.array(prompt.box[2:])]
+    if not corners:
+        return Square(centre, side)
+    everything = np.concatenate([keypoints, np.array(corners)])
+    low, high = everything.min(0), everything.max(0)
+    return Square((low + high) / 2, max(1.25 * float((high - low).max()), 0.85 * side))
+
+
+def _foreground_box(seen: Prediction, keypoints: FloatArray, prompt: ObjectPrompt) -> tuple[FloatArray, FloatArray]:
+    """Box (low, high), frame px, round the hand, the object as far as it is known, and the prompt."""
+    points = [keypoints]
+    sure = seen.classes[..., 2] > 0.5
+    if sure.any():
+        rows, columns = np.nonzero(cv2.morphologyEx(sure.astype(np.uint8), cv2.MORPH_OPEN, np.ones((5, 5))))
+        if len(rows):
+            corners = np.stack([columns, rows], 1)[[rows.argmin(), rows.argmax(), columns.argmin(), columns.argmax()]]
+            points.append(apply(seen.square.to_frame(CANVAS_SIZE), corners.astype(np.float64)))
+    if prompt.box is not None:
+        points.append(np.array(prompt.box).reshape(2, 2))
+    if prompt.points:
+        points.append(np.array(prompt.points))
+    everything = np.concatenate(points)
+    return everything.min(0), everything.max(0)

@@ -1,0 +1,194 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Makes a rough object probability follow the picture's edges, honour a prompt, and stay with the hand."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+Mask = NDArray[np.bool_]
+Map = NDArray[np.float32]
+FloatArray = NDArray[np.float64]
+
+GRABCUT_SIZE = 192
+#: Probabilities above and below which the picture's colours may not overrule the network.
+SURE = 0.93
+SURELY_NOT = 0.04
+#: Longest gap between a held part and the hand's mask, as a part of the hand's box.
+REACH = 0.12
+#: A jump in measured depth of more than this separates two surfaces, metres.
+DEPTH_JUMP_M = 0.03
+
+
+@dataclass(frozen=True)
+class Canvas:
+    """Everything on one square canvas (S, S).
+
+    image : uint8 RGB; inside : looked at and in the photo; object_probability, hand_probability : float32;
+    keypoints : (21, 2) px; box : its two corners or None; points : (N, 2) px on the object; depth : metres or None.
+    """
+
+    image: NDArray[np.uint8]
+    inside: Mask
+    object_probability: Map
+    hand_probability: Map
+    keypoints: FloatArray
+    box: tuple[FloatArray, FloatArray] | None
+    points: FloatArray
+    depth: Map | None
+
+
+def _box_mask(canvas: Canvas) -> Mask:
+    result = np.ones(canvas.inside.shape, bool)
+    if canvas.box is not None:
+        rows, columns = np.arange(result.shape[0])[:, None], np.arange(result.shape[1])[None]
+        (x0, y0), (x1, y1) = canvas.box
+        result = (columns >= x0) & (columns <= x1) & (rows >= y0) & (rows <= y1)
+    return result
+
+
+def _disc(shape: tuple[int, ...], points: FloatArray, radius: int) -> Mask:
+    canvas = np.zeros(shape, np.uint8)
+    for x, y in points:
+        cv2.circle(canvas, (round(float(x)), round(float(y))), radius, 1, -1)
+    return canvas > 0
+
+
+def prompted_probability(canvas: Canvas) -> Map:
+    """The object's probability with what the prompt says: nothing outside the box; a weak answer in it is raised."""
+    probability = np.where(canvas.inside, canvas.object_probability, 0).astype(np.float32)
+    if canvas.box is not None:
+        allowed = _box_mask(canvas)
+        probability = np.where(allowed, probability, 0).astype(np.float32)
+        free = allowed & canvas.inside & (canvas.hand_probability < 0.5)
+        # A box round a visible object is filled by it to a good part; raise the whole until it is.
+        if free.any():
+            level = float(np.quantile(probability[free], 0.6))
+            if level < 0.5:
+                lift = np.clip((0.5 - level) * 1.2, 0, 0.6)
+                probability = np.where(free, np.maximum(probability, probability * (1 - lift) + lift), probability)
+    if len(canvas.points):
+        probability = np.where(_disc(probability.shape, canvas.points, 5), 1, probability)
+    return probability.astype(np.float32)
+
+
+def _grabcut(canvas: Canvas, probability: Map) -> Map | None:
+    """Let colour models decide where the network is unsure; None when there is too little of either side."""
+    size = (GRABCUT_SIZE, GRABCUT_SIZE)
+    image = cv2.resize(canvas.image, size, interpolation=cv2.INTER_AREA)
+    p = cv2.resize(probability, size, interpolation=cv2.INTER_AREA)
+    inside = cv2.resize(canvas.inside.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST) > 0
+    hand = cv2.resize(canvas.hand_probability, size, interpolation=cv2.INTER_AREA)
+    labels = np.where(p > 0.5, cv2.GC_PR_FGD, cv2.GC_PR_BGD).astype(np.uint8)
+    labels[p > SURE] = cv2.GC_FGD
+    labels[(p < SURELY_NOT) | ~inside | (hand > 0.8)] = cv2.GC_BGD
+    if (labels == cv2.GC_FGD).sum() + (labels == cv2.GC_PR_FGD).sum() < 30 or (p <= 0.5).sum() < 30:
+        return None
+    models = np.zeros((1, 65)), np.zeros((1, 65))
+    cv2.setRNGSeed(1)
+    cv2.grabCut(image, labels, None, *models, 3, cv2.GC_INIT_WITH_MASK)
+    cut = ((labels == cv2.GC_FGD) | (labels == cv2.GC_PR_FGD)).astype(np.float32)
+    shape = probability.shape[::-1]
+    return cv2.resize(cut, shape, interpolation=cv2.INTER_LINEAR).astype(np.float32)
+
+
+def _follow_edges(canvas: Canvas, probability: Map, radius: int = 6, epsilon: float = 2e-3) -> Map:
+    """Guided filter: the probability becomes locally linear in the picture's brightness."""
+    guide = cv2.cvtColor(canvas.image, cv2.COLOR_RGB2GRAY).astype(np.float32) / 255
+    box = (2 * radius + 1, 2 * radius + 1)
+    mean_g, mean_p = cv2.blur(guide, box), cv2.blur(probability, box)
+    slope = (cv2.blur(guide * probability, box) - mean_g * mean_p) / (
+        cv2.blur(guide * guide, box) - mean_g**2 + epsilon
+    )
+    offset = mean_p - slope * mean_g
+    result: Map = np.clip(cv2.blur(slope, box) * guide + cv2.blur(offset, box), 0, 1)
+    return result
+
+
+def refine(canvas: Canvas) -> tuple[Mask, Mask]:
+    """Return object and hand masks (S, S), disjoint."""
+    probability = prompted_probability(canvas)
+    blended = _follow_edges(canvas, probability)
+    cut = _grabcut(canvas, probability)
+    if cut is not None:
+        agreement = 2 * (cut * probability).sum() / (cut.sum() + probability.sum() + 1e-6)
+        # Colour models that disagree with the network altogether have mixed object and ground: then they get no say.
+        share = 0.5 * float(np.clip((agreement - 0.5) / 0.3, 0, 1))
+        blended = (1 - share) * blended + share * cut
+    allowed = canvas.inside & _box_mask(canvas)
+    rival = np.where(canvas.inside, canvas.hand_probability, 0)
+    held = (blended > 0.5) & allowed & ((rival < 0.6) | (probability > rival))
+    held |= _disc(held.shape, canvas.points, 3) & allowed
+    if canvas.depth is not None:
+        held = _cut_by_depth(canvas, held, probability)
+    hand = _hand_mask(canvas) & ~held
+    return held, hand
+
+
+def _cut_by_depth(canvas: Canvas, held: Mask, probability: Map) -> Mask:
+    """Drop surfaces behind a depth edge that hold no firm part of the object."""
+    assert canvas.depth is not None
+    depth = canvas.depth
+    with np.errstate(invalid="ignore"):
+        jump = (np.abs(np.diff(depth, axis=0, append=depth[-1:])) > DEPTH_JUMP_M) | (
+            np.abs(np.diff(depth, axis=1, append=depth[:, -1:])) > DEPTH_JUMP_M
+        )
+    pieces, count = ndimage.label(held & ~jump)
+    result = held & jump
+    for piece in range(1, count + 1):
+        where = pieces == piece
+        if probability[where].mean() > 0.7 or (probability[where] > SURE).mean() > 0.3:
+            result |= where
+    # Pixels on an edge stay only beside a kept surface.
+    return result & ndimage.binary_dilation(result & ~jump, iterations=2)
+
+
+def _hand_mask(canvas: Canvas) -> Mask:
+    mask = (_follow_edges(canvas, canvas.hand_probability, 4) > 0.5) & canvas.inside
+    pieces, count = ndimage.label(mask)
+    if count <= 1:
+        return mask
+    # Keep what the landmarks touch; fingers cut off by the object count as well.
+    near = _disc(mask.shape, canvas.keypoints, max(int(0.06 * np.ptp(canvas.keypoints, axis=0).max()), 2))
+    wanted = np.unique(pieces[near & mask])
+    return np.isin(pieces, wanted[wanted > 0])
+
+
+def keep_held_parts(canvas: Canvas, held: Mask) -> Mask:
+    """Keep the parts near the hand (or at the prompt) that are not mere specks, and fill their holes."""
+    held = ndimage.binary_opening(held, iterations=1) | (held & _disc(held.shape, canvas.points, 8))
+    pieces, count = ndimage.label(held)
+    if count == 0:
+        return held
+    size = float(np.ptp(canvas.keypoints, axis=0).max())
+    reach = max(int(REACH * size), 3)
+    hand = _hand_mask(canvas) | _disc(held.shape, canvas.keypoints, max(int(0.08 * size), 3))
+    near = ndimage.distance_transform_edt(~hand) < reach
+    areas = ndimage.sum_labels(np.ones_like(pieces), pieces, np.arange(1, count + 1))
+    mass = ndimage.sum_labels(canvas.object_probability, pieces, np.arange(1, count + 1))
+    touching = ndimage.maximum(near.astype(np.int32), pieces, np.arange(1, count + 1))
+    prompted = np.zeros(count, bool)
+    for x, y in canvas.points:
+        row, column = int(np.clip(round(y), 0, held.shape[0] - 1)), int(np.clip(round(x), 0, held.shape[1] - 1))
+        if pieces[row, column]:
+            prompted[pieces[row, column] - 1] = True
+    wanted = (touching > 0) | (canvas.box is not None)
+    if prompted.any():
+        wanted = prompted | (wanted & (mass > 0.5 * mass[prompted].max()))
+    if not wanted.any():
+        return np.zeros_like(held)
+    weight = np.where(wanted, np.maximum(mass, 0.2 * areas), 0)
+    keep = wanted & ((weight > 0.12 * weight.max()) | prompted)
+    result = np.isin(pieces, np.flatnonzero(keep) + 1)
+    filled = ndimage.binary_fill_holes(result)
+    # A hole that shows hand or another thing (the eye of a mug's handle) stays open.
+    holes, number = ndimage.label(filled & ~result)
+    for hole in range(1, number + 1):
+        where = holes == hole
+        if canvas.object_probability[where].mean() > 0.3 or where.sum() < 0.002 * size**2:
+            result |= where
+    return result & ~(canvas.hand_probability > 0.85)

@@ -1,0 +1,156 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Hand and object masks: the mask network's answer, made to follow the picture's edges and the user's prompt."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from fmh_ros.core.cues.mask_predictor import CANVAS_SIZE, MaskPredictor, Prediction, apply, cut, invert
+from fmh_ros.core.cues.mask_refine import Canvas, keep_held_parts, refine
+from fmh_ros.core.cues.types import HandObservation, SceneMasks
+from fmh_ros.core.errors import EmptyObjectMaskError, NoObjectError
+from fmh_ros.core.frame.frame import Frame, ObjectPrompt
+
+Mask = NDArray[np.bool_]
+Map = NDArray[np.float32]
+
+#: Below this score, and without a prompt, the hand is taken to hold nothing.
+NOTHING_HELD = 0.12
+#: Below this score the result carries a warning.
+UNSURE = 0.45
+#: An object mask smaller than this part of the hand's box is taken to be nothing.
+SMALLEST_SHARE = 0.004
+
+
+class EmbeddedSegmenter:
+    """`Segmenter` by the embedded mask network; the weights load at the first call."""
+
+    name = "mask-network"
+
+    def __init__(self, predictor: MaskPredictor | None = None) -> None:
+        self.predictor = predictor or MaskPredictor()
+
+    def segment(self, frame: Frame, hand: HandObservation, prompt: ObjectPrompt) -> SceneMasks:
+        """Return masks of the hand and of what it holds.
+
+        Args:
+            frame: image, and depth if there is any; the hand in it is a right one.
+            hand: its landmarks.
+            prompt: a mask is taken as the object as it is; a box bounds the object; points lie on it.
+
+        Raises:
+            NoObjectError: nothing is held, and no prompt says otherwise.
+            EmptyObjectMaskError: nothing was found where the prompt points, or the object fills the whole image.
+        """
+        prediction = self.predictor.predict(frame, hand, prompt)
+        canvas = _canvas(frame, hand, prompt, prediction)
+        held, solid_hand = refine(canvas)
+        held = keep_held_parts(canvas, held)
+        to_canvas = invert(prediction.square.to_frame(CANVAS_SIZE))
+        shape = frame.image.shape[:2]
+        object_mask = _to_frame(held.astype(np.float32), to_canvas, shape) > 0.5
+        hand_mask = _to_frame(solid_hand.astype(np.float32), to_canvas, shape) > 0.5
+        probability = _to_frame(canvas.object_probability, to_canvas, shape)
+        amodal = _to_frame(np.where(prediction.known, prediction.amodal, 0).astype(np.float32), to_canvas, shape)
+        if prompt.mask is not None:
+            object_mask = prompt.mask.copy()
+            probability = np.maximum(probability * prompt.mask, prompt.mask).astype(np.float32)
+        if prompt.box is not None and prompt.mask is None:
+            object_mask &= _inside_box(shape, prompt.box)
+        hand_mask &= ~object_mask
+        score = _score(canvas, prediction, held, prompt)
+        _check(object_mask, hand, prompt, score)
+        warnings = _warnings(object_mask, canvas, score, prompt)
+        return SceneMasks(hand_mask, object_mask, probability, np.maximum(amodal, object_mask), score, warnings)
+
+
+def _canvas(frame: Frame, hand: HandObservation, prompt: ObjectPrompt, prediction: Prediction) -> Canvas:
+    """Gather everything the refinement needs in the canvas' pixels."""
+    to_frame = prediction.square.to_frame(CANVAS_SIZE)
+    to_canvas = invert(to_frame)
+    image, inside = cut(frame.image, to_frame, CANVAS_SIZE)
+    box = None
+    if prompt.box is not None:
+        corners = apply(to_canvas, np.array(prompt.box, np.float64).reshape(2, 2))
+        box = (corners[0], corners[1])
+    depth = None
+    if frame.depth is not None:
+        flags = cv2.INTER_NEAREST | cv2.WARP_INVERSE_MAP
+        size = (CANVAS_SIZE, CANVAS_SIZE)
+        depth = cv2.warpAffine(frame.depth, to_frame, size, flags=flags, borderValue=float("nan")).astype(np.float32)
+    return Canvas(
+        image=image,
+        inside=inside & prediction.known,
+        object_probability=prediction.classes[..., 2].copy(),
+        hand_probability=prediction.classes[..., 1].copy(),
+        keypoints=apply(to_canvas, hand.keypoints_2d),
+        box=box,
+        points=apply(to_canvas, np.array(prompt.points).reshape(-1, 2)),
+        depth=depth,
+    )
+
+
+def _to_frame(values: Map, to_canvas: NDArray[np.float64], shape: tuple[int, ...]) -> Map:
+    """Resample a canvas map (S, S) into the frame, 0 outside the canvas."""
+    size = (shape[1], shape[0])
+    moved = cv2.warpAffine(values, to_canvas, size, flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP)
+    return moved.astype(np.float32)
+
+
+def _inside_box(shape: tuple[int, ...], box: tuple[float, float, float, float]) -> Mask:
+    rows, columns = np.arange(shape[0])[:, None], np.arange(shape[1])[None]
+    x0, y0, x1, y1 = box
+    result: Mask = (columns >= x0) & (columns <= x1) & (rows >= y0) & (rows <= y1)
+    return result
+
+
+def _score(canvas: Canvas, prediction: Prediction, held: Mask, prompt: ObjectPrompt) -> float:
+    """How sure it is that the hand holds this object: the network's verdict and how firm the mask is."""
+    if not held.any():
+        return 0.9 if prompt.mask is not None else 0.0
+    firmness = float(prediction.classes[..., 2][held].mean())
+    if prompt.given:
+        return float(np.clip(0.5 + 0.5 * firmness, 0, 1))
+    return float(np.sqrt(prediction.holds * firmness))
+
+
+def _check(mask: Mask, hand: HandObservation, prompt: ObjectPrompt, score: float) -> None:
+    box_area = max((hand.box[2] - hand.box[0]) * (hand.box[3] - hand.box[1]), 1.0)
+    pixels = int(mask.sum())
+    small = pixels < max(SMALLEST_SHARE * box_area, 8)
+    if not prompt.given and (small or score < NOTHING_HELD):
+        raise NoObjectError(
+            f"The {hand.side} hand seems to hold nothing (score {score:.2f}, {pixels} object pixels)",
+            expected="a hand that holds an object, both visible",
+            change="Mark the object with --object-box or --object-point if there is one",
+        )
+    if small:
+        raise EmptyObjectMaskError(
+            f"Only {pixels} object pixels were found at the prompt",
+            expected="a box round the visible part of the object, or a point on it, not on the hand",
+            change="Move the prompt, or give --object-mask",
+        )
+    edges = (mask[0].any(), mask[-1].any(), mask[:, 0].any(), mask[:, -1].any())
+    if all(edges) and mask.mean() > 0.6:
+        raise EmptyObjectMaskError(
+            f"The object mask touches every border and fills {100 * mask.mean():.0f} % of the image",
+            expected="an object that is at least partly surrounded by something else",
+            change="Move the camera back, or give --object-mask",
+        )
+
+
+def _warnings(mask: Mask, canvas: Canvas, score: float, prompt: ObjectPrompt) -> tuple[str, ...]:
+    warnings = []
+    if score < UNSURE:
+        hint = "give --object-mask" if prompt.given else "mark it with --object-box or --object-point"
+        warnings.append(f"The object's outline is unsure (score {score:.2f}); if it is wrong, {hint}.")
+    cut_off = [
+        n
+        for n, e in zip(("top", "bottom", "left", "right"), (mask[0], mask[-1], mask[:, 0], mask[:, -1]), strict=True)
+        if e.any()
+    ]
+    if cut_off:
+        warnings.append(f"The object is cut off at the {' and '.join(cut_off)} of the image; the rest is a guess.")
+    return tuple(warnings)
