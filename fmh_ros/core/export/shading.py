@@ -121,7 +121,7 @@ class ShadedScene:
 
         Neighbouring samples of one pixel look at different parts of the light, so that their mean sees all of it.
         """
-        origins = points + normals * 4e-3 * self.radius
+        origins = points + normals * 1.5e-2 * self.radius
         key = np.array(KEY_LIGHT) / np.linalg.norm(KEY_LIGHT)
         offsets = 0.18 * _sphere_directions(SAMPLES * SAMPLES * SHADOW_RAYS)
         place = (pixel // width % SAMPLES) * SAMPLES + pixel % width % SAMPLES
