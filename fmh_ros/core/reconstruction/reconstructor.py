@@ -12,11 +12,12 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
+from fmh_ros import __version__
 from fmh_ros.core.cues.completion import complete_view
 from fmh_ros.core.cues.types import HandObservation, ObjectView, PointMap, SceneMasks
 from fmh_ros.core.errors import CancelledError, EmptyShapeError, FmhError
-from fmh_ros.core.frame.frame import Frame, ObjectPrompt, Side
 from fmh_ros.core.fields.mesh import MeshField, mesh_field
+from fmh_ros.core.frame.frame import Frame, ObjectPrompt, Side
 from fmh_ros.core.guidance.config import Ablation, GuidanceConfig
 from fmh_ros.core.guidance.config import preset as guidance_preset
 from fmh_ros.core.guidance.guide import GuidedSample, guide
@@ -213,9 +214,7 @@ class Reconstructor:
         mesh = field_to_mesh(sample.field, sample.T_camera_canonical)
         contacts = find_contacts(mesh, hand)
         quality = measure_quality(chosen.frame, chosen.observation, chosen.masks, hand, mesh, contacts)
-        warnings = list(chosen.warnings)
-        if chosen.frame.camera.source == "estimated":
-            warnings.append("No calibration was given: the field of view is a guess, and so is the metric scale.")
+        warnings = [*chosen.frame.warnings, *chosen.warnings]
         if quality.score < WEAK_SCORE:
             warnings.append(f"The result is weak (score {quality.score:.2f}); look at overlay.png and views.png.")
         return Reconstruction(
@@ -258,7 +257,8 @@ def _point_map(stages: Stages, frame: Frame, hand: HandObservation, masks: Scene
 def _versions(stages: Stages) -> dict[str, str]:
     """Versions of what made a result."""
     found = {"generator": stages.generator.name, "detector": stages.detector.name, "segmenter": stages.segmenter.name}
-    for package in ("fmh_ros", "torch", "numpy", "warp-lang"):
+    found["fmh_ros"] = __version__
+    for package in ("torch", "numpy", "warp-lang"):
         try:
             found[package] = version(package)
         except PackageNotFoundError:
