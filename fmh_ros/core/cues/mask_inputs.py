@@ -43,7 +43,7 @@ def _stroke(points: FloatArray, width: float) -> NDArray[np.float32]:
     canvas = np.zeros((MAP_SIZE, MAP_SIZE), np.uint8)
     fixed = np.round(np.clip(points, -500, 500) * 8).astype(np.int32)
     cv2.polylines(canvas, [fixed], False, 255, max(round(width), 1), cv2.LINE_AA, 3)
-    return canvas.astype(np.float32) / 255
+    return (canvas / 255).astype(np.float32)
 
 
 def guidance_maps(

@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,9 +25,9 @@ Map = NDArray[np.float32]
 WEIGHTS = Path(__file__).parents[2] / "assets" / "masks" / "mask_network.safetensors"
 CANVAS_SIZE = 384
 #: Crops of the first look: side over CROP_FACTOR, turned by degrees.
-FIRST_LOOK: tuple[tuple[float, float], ...] = ((1.0, 0.0), (1.25, 25.0), (0.85, -25.0))
+FIRST_LOOK: tuple[tuple[float, float], ...] = ((1.0, 0.0), (1.25, 7.0), (0.85, -7.0))
 #: Crops round hand and object once they are roughly known: side over the side of their box, turned by degrees.
-SECOND_LOOK: tuple[tuple[float, float], ...] = ((1.25, 0.0), (1.5, 20.0))
+SECOND_LOOK: tuple[tuple[float, float], ...] = ((1.25, 0.0), (1.5, -7.0))
 
 
 @dataclass(frozen=True)
@@ -50,30 +51,37 @@ class Square:
 class Prediction:
     """What the network says on a canvas (CANVAS_SIZE, CANVAS_SIZE) that lies over ``square`` of the frame.
 
-    classes : (S, S, 3) probabilities of background, hand with forearm, object; amodal : (S, S); normals : (S, S, 3)
-    unit; depth : (S, S) minus the wrist's, in hand lengths; known : (S, S) bool, looked at by a crop and in the photo;
-    holds : probability that the hand holds something.
+    classes : (S, S, 3) probabilities of background, hand with forearm, object; amodal : (S, S), of the whole object;
+    known : (S, S) bool, looked at by a crop and in the photo; holds : probability that the hand holds something.
     """
 
     square: Square
     classes: Map
     amodal: Map
-    normals: Map
-    depth: Map
     known: NDArray[np.bool_]
     holds: float
 
 
 def invert(affine: FloatArray) -> FloatArray:
     """Inverse of a (2, 3) affine map."""
-    result: FloatArray = cv2.invertAffineTransform(affine)
-    return result
+    return np.asarray(cv2.invertAffineTransform(affine), np.float64)
 
 
 def apply(affine: FloatArray, points: FloatArray) -> FloatArray:
     """Map points (N, 2) by a (2, 3) affine map."""
     result: FloatArray = np.asarray(points, np.float64) @ affine[:, :2].T + affine[:, 2]
     return result
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Run torch on one thread: the network's many small steps gain nothing from two and wait long on a busy machine."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 class MaskPredictor:
@@ -103,62 +111,50 @@ class MaskPredictor:
         first = _with_prompt((low + high) / 2, side, prompt, keypoints)
         squares = [Square(first.centre, first.side * f, np.radians(a)) for f, a in FIRST_LOOK]
         canvas = Square(first.centre, max(first.side * 1.25, side * 2.2))
-        seen = self.look(frame, keypoints, prompt, squares, canvas)
+        seen = self.look(frame, keypoints, [(s, prompt) for s in squares], canvas)
+        hints = [prompt]
+        if prompt.points and prompt.box is None:
+            alone = self.look(frame, keypoints, [(s, ObjectPrompt()) for s in squares], canvas)
+            if _agrees(alone, prompt):
+                # What the network found by itself is what the user points at: then both answers count.
+                seen, hints = (alone, [prompt, ObjectPrompt()])
         box = _foreground_box(seen, keypoints, prompt)
         centre, extent = (box[0] + box[1]) / 2, float((box[1] - box[0]).max())
         extent = float(np.clip(extent, 0.7 * side / CROP_FACTOR * 2, 4 * side))
         squares = squares[:2] + [Square(centre, extent * f, np.radians(a)) for f, a in SECOND_LOOK]
         canvas = Square(centre, extent * 1.5)
-        return self.look(frame, keypoints, prompt, squares, canvas)
+        return self.look(frame, keypoints, [(s, hint) for s in squares for hint in hints], canvas)
 
     def look(
         self,
         frame: Frame,
         keypoints: FloatArray,
-        prompt: ObjectPrompt,
-        squares: Sequence[Square],
+        views: Sequence[tuple[Square, ObjectPrompt]],
         canvas: Square,
     ) -> Prediction:
-        """Run the network on each square of the frame and average the answers on the canvas."""
-        inputs = [self._inputs(frame, keypoints, prompt, square) for square in squares]
+        """Run the network on squares of the frame, each with a prompt, and average the answers on the canvas."""
+        inputs = [self._inputs(frame, keypoints, prompt, square) for square, prompt in views]
         images = torch.as_tensor(np.stack([i[0] for i in inputs]))
         maps = torch.as_tensor(np.stack([i[1] for i in inputs]))
-        with torch.no_grad():
-            output = self.load()(images, maps)
-        fields = torch.cat(
-            [
-                output.classes.softmax(1),
-                output.amodal.sigmoid()[:, None],
-                output.normals,
-                output.depth[:, None],
-            ],
-            1,
-        ).numpy()
+        network = self.load()
+        with torch.no_grad(), _one_thread():
+            output = network(images, maps)
+        fields = torch.cat([output.classes.softmax(1), output.amodal.sigmoid()[:, None]], 1).numpy()
         to_canvas = invert(canvas.to_frame(CANVAS_SIZE))
-        total = np.zeros((CANVAS_SIZE, CANVAS_SIZE, 8), np.float32)
+        total = np.zeros((CANVAS_SIZE, CANVAS_SIZE, 4), np.float32)
         weight = np.zeros((CANVAS_SIZE, CANVAS_SIZE, 1), np.float32)
-        for square, field, (_, _, inside) in zip(squares, fields, inputs, strict=True):
-            values = field.transpose(1, 2, 0).copy()
-            c, s = np.cos(square.angle), np.sin(square.angle)
-            values[..., 4:6] = values[..., 4:6] @ np.array([[c, s], [-s, c]], np.float32)
-            size = values.shape[0]
-            share = cv2.resize(inside.astype(np.float32), (size, size), interpolation=cv2.INTER_AREA)
-            # The middle of a crop knows more than its border.
-            ramp = np.minimum(np.linspace(0, 2, size), np.linspace(2, 0, size)).clip(0.15, 1).astype(np.float32)
-            share = (share > 0.5) * ramp[:, None] * ramp[None]
-            step = np.vstack([to_canvas, [0, 0, 1]]) @ np.vstack([square.to_frame(size), [0, 0, 1]])
+        for (square, _), field, (_, _, inside) in zip(views, fields, inputs, strict=True):
+            values = np.ascontiguousarray(field.transpose(1, 2, 0))
+            step = np.vstack([to_canvas, [0, 0, 1]]) @ np.vstack([square.to_frame(len(values)), [0, 0, 1]])
             area = (CANVAS_SIZE, CANVAS_SIZE)
-            w = cv2.warpAffine(share.astype(np.float32), step[:2], area)
-            moved = [cv2.warpAffine(np.ascontiguousarray(values[..., k : k + 4]), step[:2], area) for k in (0, 4)]
-            total += np.concatenate(moved, -1) * w[..., None]
-            weight += w[..., None]
+            share = cv2.warpAffine(_trust(inside, len(values)), step[:2], area)[..., None]
+            total += cv2.warpAffine(values, step[:2], area) * share
+            weight += share
         known = weight[..., 0] > 1e-3
-        mean = total / np.maximum(weight, 1e-3)
-        mean[~known] = 0
-        mean[~known, 0] = 1
-        normals = mean[..., 4:7] / np.maximum(np.linalg.norm(mean[..., 4:7], axis=-1, keepdims=True), 1e-6)
+        mean = (total / np.maximum(weight, np.float32(1e-3))).astype(np.float32)
+        mean[~known] = (1, 0, 0, 0)
         holds = float(output.holds.sigmoid().mean())
-        return Prediction(canvas, mean[..., :3], mean[..., 3], normals, mean[..., 7], known, holds)
+        return Prediction(canvas, mean[..., :3], mean[..., 3], known, holds)
 
     @staticmethod
     def _inputs(
@@ -174,17 +170,23 @@ class MaskPredictor:
         return image.transpose(2, 0, 1).astype(np.float32), maps, inside
 
 
+def _trust(inside: NDArray[np.bool_], size: int) -> Map:
+    """Weights (size, size) of a crop's answer: nothing outside the photo, less towards the crop's border."""
+    share = cv2.resize(inside.astype(np.float32), (size, size), interpolation=cv2.INTER_AREA) > 0.5
+    ramp = np.minimum(np.linspace(0, 2, size), np.linspace(2, 0, size)).clip(0.15, 1)
+    return (share * ramp[:, None] * ramp[None]).astype(np.float32)
+
+
 def cut(image: NDArray[np.uint8], to_frame: FloatArray, size: int) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
     """Resample a square of an image (H, W, C): (size, size, C), black outside, and where it is inside."""
     scale = float(np.hypot(*to_frame[:, 0]))
-    source = image
-    if scale > 1.5:  # smooth before taking every n-th pixel
-        source = cv2.GaussianBlur(image, (0, 0), 0.4 * scale)
+    # Smooth before taking every n-th pixel.
+    source = image if scale < 1.5 else cv2.GaussianBlur(image, (0, 0), 0.4 * scale)
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
     crop = cv2.warpAffine(source, to_frame, (size, size), flags=flags)
     ones = np.full(image.shape[:2], 255, np.uint8)
     inside = cv2.warpAffine(ones, to_frame, (size, size), flags=cv2.INTER_NEAREST | cv2.WARP_INVERSE_MAP) > 0
-    return crop, inside
+    return np.asarray(crop, np.uint8), inside
 
 
 def _relative_depth(frame: Frame, keypoints: FloatArray, to_frame: FloatArray) -> Map:
@@ -228,6 +230,13 @@ def _with_prompt(centre: FloatArray, side: float, prompt: ObjectPrompt, keypoint
     everything = np.concatenate([keypoints, np.array(corners)])
     low, high = everything.min(0), everything.max(0)
     return Square((low + high) / 2, max(1.25 * float((high - low).max()), 0.85 * side))
+
+
+def _agrees(seen: Prediction, prompt: ObjectPrompt) -> bool:
+    """Whether an answer given without the prompt calls most of the prompt's points object."""
+    to_canvas = invert(seen.square.to_frame(CANVAS_SIZE))
+    pixels = np.round(apply(to_canvas, np.array(prompt.points))).astype(int).clip(0, CANVAS_SIZE - 1)
+    return bool((seen.classes[pixels[:, 1], pixels[:, 0], 2] > 0.5).mean() > 0.5)
 
 
 def _foreground_box(seen: Prediction, keypoints: FloatArray, prompt: ObjectPrompt) -> tuple[FloatArray, FloatArray]:

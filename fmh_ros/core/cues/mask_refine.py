@@ -18,8 +18,18 @@ GRABCUT_SIZE = 192
 #: Probabilities above and below which the picture's colours may not overrule the network.
 SURE = 0.93
 SURELY_NOT = 0.04
+#: A user's box is tight: when the mask does not span it, the probability inside is raised by these amounts, and the
+#: result that spans it best is taken; raising costs LIFT_COST per unit.
+LIFTS = (0.0, 0.2, 0.35, 0.45)
+LIFT_COST = 0.5
+#: A mask that spans this part of the box both ways needs no raising.
+SPANNED = 0.88
 #: Longest gap between a held part and the hand's mask, as a part of the hand's box.
 REACH = 0.12
+#: Part of a piece's rim along the hand from which it counts fully as held, and the smallest weight over the largest
+#: piece's at which another piece is kept.
+FULL_GRIP = 0.25
+LEAST_PIECE = 0.3
 #: A jump in measured depth of more than this separates two surfaces, metres.
 DEPTH_JUMP_M = 0.03
 
@@ -43,34 +53,30 @@ class Canvas:
 
 
 def _box_mask(canvas: Canvas) -> Mask:
-    result = np.ones(canvas.inside.shape, bool)
+    height, width = canvas.inside.shape
+    result = np.ones((height, width), bool)
     if canvas.box is not None:
-        rows, columns = np.arange(result.shape[0])[:, None], np.arange(result.shape[1])[None]
+        rows, columns = np.arange(height)[:, None], np.arange(width)[None]
         (x0, y0), (x1, y1) = canvas.box
         result = (columns >= x0) & (columns <= x1) & (rows >= y0) & (rows <= y1)
     return result
 
 
 def _disc(shape: tuple[int, ...], points: FloatArray, radius: int) -> Mask:
-    canvas = np.zeros(shape, np.uint8)
+    drawn = np.zeros(shape, np.uint8)
     for x, y in points:
-        cv2.circle(canvas, (round(float(x)), round(float(y))), radius, 1, -1)
-    return canvas > 0
+        cv2.circle(drawn, (round(float(x)), round(float(y))), radius, 1, -1)
+    return drawn > 0
 
 
-def prompted_probability(canvas: Canvas) -> Map:
-    """The object's probability with what the prompt says: nothing outside the box; a weak answer in it is raised."""
+def prompted_probability(canvas: Canvas, lift: float = 0.0) -> Map:
+    """The object's probability with what the prompt says: nothing outside the box; in it, raised by ``lift``."""
     probability = np.where(canvas.inside, canvas.object_probability, 0).astype(np.float32)
     if canvas.box is not None:
         allowed = _box_mask(canvas)
         probability = np.where(allowed, probability, 0).astype(np.float32)
         free = allowed & canvas.inside & (canvas.hand_probability < 0.5)
-        # A box round a visible object is filled by it to a good part; raise the whole until it is.
-        if free.any():
-            level = float(np.quantile(probability[free], 0.6))
-            if level < 0.5:
-                lift = np.clip((0.5 - level) * 1.2, 0, 0.6)
-                probability = np.where(free, np.maximum(probability, probability * (1 - lift) + lift), probability)
+        probability = np.where(free, probability * np.float32(1 - lift) + np.float32(lift), probability)
     if len(canvas.points):
         probability = np.where(_disc(probability.shape, canvas.points, 5), 1, probability)
     return probability.astype(np.float32)
@@ -90,7 +96,7 @@ def _grabcut(canvas: Canvas, probability: Map) -> Map | None:
         return None
     models = np.zeros((1, 65)), np.zeros((1, 65))
     cv2.setRNGSeed(1)
-    cv2.grabCut(image, labels, None, *models, 3, cv2.GC_INIT_WITH_MASK)
+    cv2.grabCut(image, labels, (0, 0, 1, 1), *models, 3, cv2.GC_INIT_WITH_MASK)
     cut = ((labels == cv2.GC_FGD) | (labels == cv2.GC_PR_FGD)).astype(np.float32)
     shape = probability.shape[::-1]
     return cv2.resize(cut, shape, interpolation=cv2.INTER_LINEAR).astype(np.float32)
@@ -110,8 +116,35 @@ def _follow_edges(canvas: Canvas, probability: Map, radius: int = 6, epsilon: fl
 
 
 def refine(canvas: Canvas) -> tuple[Mask, Mask]:
-    """Return object and hand masks (S, S), disjoint."""
-    probability = prompted_probability(canvas)
+    """Return object and hand masks (S, S), disjoint; the object in one piece near the hand, or as the prompt says."""
+    best: tuple[float, Mask, Mask] | None = None
+    for lift in LIFTS if canvas.box is not None else (0.0,):
+        held, hand = _refine_once(canvas, lift)
+        held = keep_held_parts(canvas, held)
+        span = _span(canvas, held)
+        if best is None or span - LIFT_COST * lift > best[0]:
+            best = (span - LIFT_COST * lift, held, hand & ~held)
+        if span > SPANNED:
+            break
+    assert best is not None
+    return best[1], best[2]
+
+
+def _span(canvas: Canvas, held: Mask) -> float:
+    """Part of the box's width or height, the smaller of the two, that the mask spans; 1 without a box."""
+    if canvas.box is None:
+        return 1.0
+    if not held.any():
+        return 0.0
+    rows, columns = np.nonzero(held)
+    low, high = canvas.box
+    inner_low, inner_high = np.maximum(low, 0), np.minimum(high, held.shape[0] - 1)
+    size = np.maximum(inner_high - inner_low, 1)
+    return float(min((np.ptp(columns) + 1) / size[0], (np.ptp(rows) + 1) / size[1]))
+
+
+def _refine_once(canvas: Canvas, lift: float) -> tuple[Mask, Mask]:
+    probability = prompted_probability(canvas, lift)
     blended = _follow_edges(canvas, probability)
     cut = _grabcut(canvas, probability)
     if cut is not None:
@@ -165,30 +198,47 @@ def keep_held_parts(canvas: Canvas, held: Mask) -> Mask:
     if count == 0:
         return held
     size = float(np.ptp(canvas.keypoints, axis=0).max())
-    reach = max(int(REACH * size), 3)
     hand = _hand_mask(canvas) | _disc(held.shape, canvas.keypoints, max(int(0.08 * size), 3))
-    near = ndimage.distance_transform_edt(~hand) < reach
-    areas = ndimage.sum_labels(np.ones_like(pieces), pieces, np.arange(1, count + 1))
-    mass = ndimage.sum_labels(canvas.object_probability, pieces, np.arange(1, count + 1))
-    touching = ndimage.maximum(near.astype(np.int32), pieces, np.arange(1, count + 1))
-    prompted = np.zeros(count, bool)
-    for x, y in canvas.points:
-        row, column = int(np.clip(round(y), 0, held.shape[0] - 1)), int(np.clip(round(x), 0, held.shape[1] - 1))
-        if pieces[row, column]:
-            prompted[pieces[row, column] - 1] = True
-    wanted = (touching > 0) | (canvas.box is not None)
+    gap = ndimage.distance_transform_edt(~hand)
+    numbers = np.arange(1, count + 1)
+    mass = ndimage.sum_labels(np.maximum(canvas.object_probability, 0.2), pieces, numbers)
+    reached = ndimage.minimum(gap, pieces, numbers) < max(int(REACH * size), 3)
+    prompted = _pointed_at(canvas, pieces, count)
+    wanted = reached | (canvas.box is not None)
+    weight = np.where(wanted, mass * _grip(held, pieces, numbers, gap), 0)
+    least = LEAST_PIECE if canvas.box is None else 0.5 * LEAST_PIECE
+    keep = wanted & (weight > least * weight.max())
     if prompted.any():
-        wanted = prompted | (wanted & (mass > 0.5 * mass[prompted].max()))
-    if not wanted.any():
-        return np.zeros_like(held)
-    weight = np.where(wanted, np.maximum(mass, 0.2 * areas), 0)
-    keep = wanted & ((weight > 0.12 * weight.max()) | prompted)
-    result = np.isin(pieces, np.flatnonzero(keep) + 1)
-    filled = ndimage.binary_fill_holes(result)
-    # A hole that shows hand or another thing (the eye of a mug's handle) stays open.
-    holes, number = ndimage.label(filled & ~result)
+        # Other pieces may belong to it, beyond the hand, but not ones that outweigh what was pointed at.
+        pointed = mass[prompted].max()
+        keep = prompted | (wanted & (mass > 0.1 * pointed) & (mass < 0.9 * pointed))
+    return _fill_holes(canvas, np.isin(pieces, numbers[keep]), size)
+
+
+def _pointed_at(canvas: Canvas, pieces: NDArray[np.int32], count: int) -> Mask:
+    result = np.zeros(count, bool)
+    last = np.array(pieces.shape) - 1
+    for x, y in canvas.points:
+        row, column = np.clip(np.round([y, x]).astype(int), 0, last)
+        if pieces[row, column]:
+            result[pieces[row, column] - 1] = True
+    return result
+
+
+def _grip(held: Mask, pieces: NDArray[np.int32], numbers: NDArray[np.int64], gap: FloatArray) -> FloatArray:
+    """How much of each piece's rim lies along the hand: 1 from FULL_GRIP on, less below. What is held is embraced."""
+    rim = held & ~ndimage.binary_erosion(held)
+    length = ndimage.sum_labels(rim, pieces, numbers)
+    along = ndimage.sum_labels(rim & (gap < 6), pieces, numbers)
+    result: FloatArray = np.clip(along / np.maximum(length, 1) / FULL_GRIP, 0.1, 1)
+    return result
+
+
+def _fill_holes(canvas: Canvas, mask: Mask, size: float) -> Mask:
+    """Fill holes, but not those that show hand or another thing, such as the eye of a mug's handle."""
+    holes, number = ndimage.label(ndimage.binary_fill_holes(mask) & ~mask)
     for hole in range(1, number + 1):
         where = holes == hole
         if canvas.object_probability[where].mean() > 0.3 or where.sum() < 0.002 * size**2:
-            result |= where
-    return result & ~(canvas.hand_probability > 0.85)
+            mask = mask | where
+    return mask & ~(canvas.hand_probability > 0.85)

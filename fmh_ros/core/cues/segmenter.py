@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fmh_ros.core.cues.mask_predictor import CANVAS_SIZE, MaskPredictor, Prediction, apply, cut, invert
-from fmh_ros.core.cues.mask_refine import Canvas, keep_held_parts, refine
+from fmh_ros.core.cues.mask_refine import Canvas, refine
 from fmh_ros.core.cues.types import HandObservation, SceneMasks
 from fmh_ros.core.errors import EmptyObjectMaskError, NoObjectError
 from fmh_ros.core.frame.frame import Frame, ObjectPrompt
@@ -47,7 +47,6 @@ class EmbeddedSegmenter:
         prediction = self.predictor.predict(frame, hand, prompt)
         canvas = _canvas(frame, hand, prompt, prediction)
         held, solid_hand = refine(canvas)
-        held = keep_held_parts(canvas, held)
         to_canvas = invert(prediction.square.to_frame(CANVAS_SIZE))
         shape = frame.image.shape[:2]
         object_mask = _to_frame(held.astype(np.float32), to_canvas, shape) > 0.5

@@ -1,0 +1,224 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The mask network, its segmenter on the bundled example and on synthetic scenes, and the sensor point map."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+import fmh_ros
+from fmh_ros.core.cues.hand_detector import MediaPipeHandDetector
+from fmh_ros.core.cues.mask_inputs import CROP_SIZE, MAP_COUNT, MAP_SIZE, CropPrompt, guidance_maps
+from fmh_ros.core.cues.mask_network import MaskNetwork
+from fmh_ros.core.cues.mask_predictor import WEIGHTS, MaskPredictor, Square, apply, invert
+from fmh_ros.core.cues.point_map import SensorPointMapper, normals_from_depth, remove_flying_pixels
+from fmh_ros.core.cues.segmenter import EmbeddedSegmenter
+from fmh_ros.core.cues.types import HandObservation, SceneMasks
+from fmh_ros.core.errors import EmptyObjectMaskError, ModelMissingError, NoObjectError
+from fmh_ros.core.frame.camera import camera_from_field_of_view
+from fmh_ros.core.frame.frame import Frame, ObjectPrompt
+from fmh_ros.core.frame.load import load_frame
+from fmh_ros.core.hand.rig import load_generic_rig
+from fmh_ros.training.scenes.truth import SceneTruth, draw_truth
+
+EXAMPLE = Path(fmh_ros.__file__).parent / "assets" / "example"
+
+
+@pytest.fixture(scope="module")
+def example() -> tuple[Frame, HandObservation]:
+    frame = load_frame(EXAMPLE / "rgb.png", EXAMPLE / "depth.png", EXAMPLE / "camera.yaml")
+    return frame, MediaPipeHandDetector().detect(frame)[0]
+
+
+@pytest.fixture(scope="module")
+def segmenter() -> EmbeddedSegmenter:
+    return EmbeddedSegmenter()
+
+
+@pytest.fixture(scope="module")
+def masks(segmenter: EmbeddedSegmenter, example: tuple[Frame, HandObservation]) -> SceneMasks:
+    return segmenter.segment(*example, ObjectPrompt())
+
+
+@pytest.fixture(scope="module")
+def truths() -> list[SceneTruth]:
+    rig = load_generic_rig()
+    return [draw_truth(100 + k, rig, family=name) for k, name in enumerate(("can", "cuboid", "bottle", "mug"))]
+
+
+def _iou(a: NDArray[np.bool_], b: NDArray[np.bool_]) -> float:
+    return float((a & b).sum() / max((a | b).sum(), 1))
+
+
+def test_weights_are_small_and_come_with_a_model_card() -> None:
+    assert WEIGHTS.stat().st_size <= 5 * 1024 * 1024
+    card = (WEIGHTS.parent / "MODEL_CARD.md").read_text(encoding="utf-8")
+    for word in ("Apache-2.0", "EfficientNet-Lite0", "IoU", "hours"):
+        assert word in card
+
+
+def test_missing_weights_are_named(tmp_path: Path) -> None:
+    with pytest.raises(ModelMissingError, match=r"nothing\.safetensors"):
+        MaskPredictor(tmp_path / "nothing.safetensors").load()
+
+
+def test_the_network_is_deterministic_and_its_normals_are_unit() -> None:
+    network = MaskNetwork.from_file(WEIGHTS)
+    generator = torch.Generator().manual_seed(0)
+    image = 255 * torch.rand(1, 3, CROP_SIZE, CROP_SIZE, generator=generator)
+    maps = torch.rand(1, MAP_COUNT, MAP_SIZE, MAP_SIZE, generator=generator)
+    with torch.no_grad():
+        first, second = network(image, maps), network(image, maps)
+    assert torch.equal(first.classes, second.classes)
+    assert torch.allclose(first.normals.norm(dim=1), torch.ones(1, MAP_SIZE, MAP_SIZE), atol=1e-4)
+    assert first.classes.shape == (1, 3, MAP_SIZE, MAP_SIZE)
+
+
+def test_guidance_maps_show_the_prompt_where_it_is() -> None:
+    keypoints = np.random.default_rng(0).uniform(60, 120, (21, 2))
+    inside = np.ones((CROP_SIZE, CROP_SIZE), bool)
+    maps = guidance_maps(keypoints, CropPrompt((20, 40, 60, 100), np.array([[150.0, 30.0]])), inside)
+    rows, columns = np.nonzero(maps[7])
+    assert (columns.min(), columns.max(), rows.min(), rows.max()) == (10, 30, 20, 50)
+    rows, columns = np.nonzero(maps[8])
+    assert abs(columns.mean() - 75) < 0.6
+    assert abs(rows.mean() - 15) < 0.6
+    assert not maps[9].any()
+    assert guidance_maps(keypoints, CropPrompt(), inside)[9].all()
+
+
+def test_squares_map_there_and_back() -> None:
+    square = Square(np.array([100.0, 50.0]), 80.0, 0.4)
+    affine = square.to_frame(192)
+    points = np.random.default_rng(1).uniform(0, 192, (5, 2))
+    np.testing.assert_allclose(apply(invert(affine), apply(affine, points)), points, atol=1e-9)
+    np.testing.assert_allclose(apply(affine, np.array([[95.5, 95.5]]))[0], [100, 50])
+
+
+def test_the_example_is_segmented_into_disjoint_parts(
+    example: tuple[Frame, HandObservation], masks: SceneMasks
+) -> None:
+    frame, hand = example
+    assert masks.object_score > 0.5
+    assert not (masks.hand & masks.object).any()
+    keypoints = hand.keypoints_2d.round().astype(int)
+    assert masks.hand[keypoints[:, 1], keypoints[:, 0]].mean() > 0.8
+    # The mug is the only green thing in the picture.
+    r, g, b = frame.image.astype(int).transpose(2, 0, 1)
+    green = (g > r + 40) & (g > b + 40)
+    assert _iou(masks.object, green) > 0.85
+    assert masks.amodal_probability is not None
+    assert (masks.amodal_probability[masks.object] >= 0.5).all()
+
+
+def test_segmenting_twice_gives_the_same(
+    segmenter: EmbeddedSegmenter, example: tuple[Frame, HandObservation], masks: SceneMasks
+) -> None:
+    again = segmenter.segment(*example, ObjectPrompt())
+    np.testing.assert_array_equal(again.object, masks.object)
+    assert again.object_score == masks.object_score
+
+
+def test_a_box_bounds_the_object(
+    segmenter: EmbeddedSegmenter, example: tuple[Frame, HandObservation], masks: SceneMasks
+) -> None:
+    rows, columns = np.nonzero(masks.object)
+    middle = int(np.median(columns))
+    box = (float(middle), float(rows.min()), float(columns.max()), float(rows.max()))
+    boxed = segmenter.segment(*example, ObjectPrompt(box=box)).object
+    rows, columns = np.nonzero(boxed)
+    assert columns.min() >= box[0]
+    assert columns.max() <= box[2]
+    assert _iou(boxed, masks.object & (np.arange(boxed.shape[1]) >= middle)) > 0.8
+
+
+def test_a_point_lies_in_the_object(
+    segmenter: EmbeddedSegmenter, example: tuple[Frame, HandObservation], masks: SceneMasks
+) -> None:
+    rows, columns = np.nonzero(masks.object)
+    x, y = int(columns[len(rows) // 3]), int(rows[len(rows) // 3])
+    pointed = segmenter.segment(*example, ObjectPrompt(points=((x, y),)))
+    assert pointed.object[y, x]
+    assert _iou(pointed.object, masks.object) > 0.8
+
+
+def test_a_mask_is_taken_as_it_is(segmenter: EmbeddedSegmenter, example: tuple[Frame, HandObservation]) -> None:
+    frame, hand = example
+    mask = np.zeros(frame.image.shape[:2], bool)
+    mask[150:300, 300:420] = True
+    result = segmenter.segment(frame, hand, ObjectPrompt(mask=mask))
+    np.testing.assert_array_equal(result.object, mask)
+    assert not (result.hand & mask).any()
+
+
+def test_a_hand_in_an_empty_picture_holds_nothing(
+    segmenter: EmbeddedSegmenter, example: tuple[Frame, HandObservation]
+) -> None:
+    frame, hand = example
+    blank = replace(frame, image=np.full_like(frame.image, 128), depth=None)
+    with pytest.raises(NoObjectError, match="--object-box"):
+        segmenter.segment(blank, hand, ObjectPrompt())
+
+
+def test_a_mask_that_fills_the_picture_is_refused(
+    segmenter: EmbeddedSegmenter, example: tuple[Frame, HandObservation]
+) -> None:
+    frame, hand = example
+    with pytest.raises(EmptyObjectMaskError, match="every border"):
+        segmenter.segment(frame, hand, ObjectPrompt(mask=np.ones(frame.image.shape[:2], bool)))
+
+
+def test_masks_of_synthetic_scenes_match_their_truth(segmenter: EmbeddedSegmenter, truths: list[SceneTruth]) -> None:
+    found = []
+    for truth in truths:
+        rows, columns = np.nonzero(truth.object_mask)
+        box = (float(columns.min()), float(rows.min()), float(columns.max()), float(rows.max()))
+        result = segmenter.segment(truth.frame, truth.observation(), ObjectPrompt(box=box))
+        found.append(_iou(result.object, truth.object_mask))
+    assert np.mean(found) > 0.75
+
+
+def test_sensor_depth_becomes_points_with_normals(truths: list[SceneTruth]) -> None:
+    truth = truths[0]
+    masks = SceneMasks(truth.hand_mask, truth.object_mask, truth.object_mask.astype(np.float32), None, 1.0)
+    points = SensorPointMapper().map_points(truth.frame, truth.observation(), masks)
+    assert points is not None
+    assert points.normals is not None
+    seen = truth.object_mask & np.isfinite(points.depth)
+    assert seen.sum() > 0.7 * truth.object_mask.sum()
+    assert np.median(np.abs(points.depth - truth.depth)[seen]) < 0.004
+    known = seen & np.isfinite(points.normals).all(-1)
+    cosine = (points.normals * truth.normals).sum(-1)[known]
+    assert np.degrees(np.median(np.arccos(cosine.clip(-1, 1)))) < 20
+
+
+def test_no_depth_gives_no_points(truths: list[SceneTruth]) -> None:
+    frame = replace(truths[0].frame, depth=None)
+    masks = SceneMasks(truths[0].hand_mask, truths[0].object_mask, np.zeros((480, 640), np.float32), None, 1.0)
+    assert SensorPointMapper().map_points(frame, truths[0].observation(), masks) is None
+
+
+def test_flying_pixels_go_and_surfaces_stay() -> None:
+    depth = np.full((20, 30), 0.5, np.float32)
+    depth[:, 15:] = 0.8
+    depth[:, 15] = 0.65
+    cleaned = remove_flying_pixels(depth)
+    assert np.isnan(cleaned[:, 15]).all()
+    assert np.isfinite(cleaned[1:-1, 1:14]).all()
+    assert np.isfinite(cleaned[1:-1, 17:-1]).all()
+
+
+def test_normals_of_a_noisy_plane() -> None:
+    camera = camera_from_field_of_view(160, 120)
+    normal = np.array([0.3, 0.2, -0.9]) / np.linalg.norm([0.3, 0.2, -0.9])
+    depth = -0.4 / (camera.rays(camera.pixel_grid()) @ normal)
+    depth += np.random.default_rng(0).normal(0, 0.0005, depth.shape)
+    normals = normals_from_depth(depth.astype(np.float32), camera)
+    angle = np.degrees(np.arccos(np.clip(normals @ normal, -1, 1)))
+    assert np.nanmedian(angle) < 4
+    assert np.isfinite(angle).mean() > 0.9
