@@ -28,6 +28,9 @@ from fmh_ros.core.progress import CancelCheck, Progress, ProgressCallback
 from fmh_ros.core.reconstruction.types import PhaseReport
 from fmh_ros.core.transforms import Similarity
 
+#: Share of the rates that a flow step begins with at least: its estimate is new, however slow the one before ended.
+LEAST_PACE = 0.4
+
 
 @dataclass(frozen=True)
 class GuidedSample:
@@ -226,6 +229,7 @@ class _Run:
         """Move the leaves at one flow step and leave them at the best iterate."""
         settings, step = phase.settings, phase.steps[index]
         steers = settings.velocity_rate > 0
+        self.pace = max(self.pace, LEAST_PACE)
         remaining = 1.0 - self.sigmas[step]
         clean = clean_estimate(x, velocity, self.sigmas[step])
         leaf = VelocityLeaf(velocity, clean, remaining, self.config.optimiser, shift if steers else None)
