@@ -14,12 +14,13 @@ from fmh_ros.core.cues.types import HandObservation, SceneMasks
 from fmh_ros.core.export.shading import HAND_COLOR, OBJECT_COLOR, Part, ShadedScene
 from fmh_ros.core.frame.camera import CameraModel
 from fmh_ros.core.frame.frame import Frame
+from fmh_ros.core.guidance.report import PhaseReport
 from fmh_ros.core.hand.rig import load_generic_rig
 from fmh_ros.core.hand.types import HandMesh
 from fmh_ros.core.reconstruction.contacts import find_contacts
 from fmh_ros.core.reconstruction.mesh import place_in_object_frame
 from fmh_ros.core.reconstruction.quality import measure_quality, render_parts
-from fmh_ros.core.reconstruction.types import ObjectMesh, PhaseReport, Reconstruction
+from fmh_ros.core.reconstruction.types import ObjectMesh, Reconstruction
 from fmh_ros.core.transforms import Similarity
 
 CAMERA = CameraModel(320, 240, np.array([[330.0, 0, 159.5], [0, 330.0, 119.5], [0, 0, 1.0]]), (), "given")

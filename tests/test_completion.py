@@ -6,10 +6,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from fmh_ros.core.cues.completion import complete_view, rotation_to_ray
+from fmh_ros.core.cues.completion import LATERAL_FILL, NEAR_Z, complete_view, rotation_to_ray
 from fmh_ros.core.cues.types import PointMap, SceneMasks
 from fmh_ros.core.errors import EmptyObjectMaskError
-from fmh_ros.core.flow.embedded.layout import LATERAL_FILL, NEAR_Z
 from fmh_ros.core.flow.embedded.model import condition_maps
 from fmh_ros.core.frame.camera import CameraModel
 from fmh_ros.core.frame.frame import Frame

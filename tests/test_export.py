@@ -23,7 +23,8 @@ from fmh_ros.core.export.overlay import HAND_LINE, OBJECT_LINE, draw_overlay
 from fmh_ros.core.export.shading import Part, ShadedScene
 from fmh_ros.core.export.write import RESULT_FILES, check_output, write_result
 from fmh_ros.core.frame.camera import CameraModel
-from fmh_ros.core.reconstruction.types import PhaseReport, Reconstruction
+from fmh_ros.core.guidance.report import PhaseReport
+from fmh_ros.core.reconstruction.types import Reconstruction
 from fmh_ros.core.transforms import Similarity
 
 

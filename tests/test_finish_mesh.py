@@ -11,10 +11,10 @@ from scipy.spatial.transform import Rotation
 from synthetic_result import LENGTH, RADIUS, cylinder, posed_hand
 
 from fmh_ros.core.errors import EmptyShapeError
+from fmh_ros.core.fields.mesh_queries import MeshQueries
 from fmh_ros.core.hand.types import HandMesh
 from fmh_ros.core.reconstruction.contacts import CONTACT_DISTANCE_M, CONTACT_SPACING_M, find_contacts
 from fmh_ros.core.reconstruction.mesh import MAX_FACES, field_to_mesh, place_in_object_frame
-from fmh_ros.core.reconstruction.mesh_queries import MeshQueries
 from fmh_ros.core.reconstruction.types import ObjectMesh
 from fmh_ros.core.transforms import Similarity
 

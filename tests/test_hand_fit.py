@@ -11,10 +11,10 @@ from scipy.spatial.transform import Rotation
 
 from fmh_ros.core.cues.types import HandObservation
 from fmh_ros.core.errors import HandFitError
+from fmh_ros.core.fields.mesh_queries import MeshQueries, render_first_hits
 from fmh_ros.core.frame.camera import CameraModel
 from fmh_ros.core.hand.fit import fit_hand, mirror_observation
 from fmh_ros.core.hand.rig import load_generic_rig
-from fmh_ros.core.reconstruction.mesh_queries import MeshQueries, render_first_hits
 
 RIG = load_generic_rig()
 CAMERA = CameraModel(640, 480, np.array([[600.0, 0, 330], [0, 605, 235], [0, 0, 1]]))

@@ -6,8 +6,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from fmh_ros.core.fields.mesh_queries import MeshQueries, render_first_hits
 from fmh_ros.core.hand.rig import HandRig, load_generic_rig
-from fmh_ros.core.reconstruction.mesh_queries import MeshQueries, render_first_hits
 from fmh_ros.training.scenes.backgrounds import background, photograph
 from fmh_ros.training.scenes.compose import Bank, compose
 from fmh_ros.training.scenes.grasp import MAX_PENETRATION_M, TOUCH_M, Grasp, draw_free_hand, draw_grasp

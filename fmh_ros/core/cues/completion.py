@@ -14,12 +14,15 @@ from numpy.typing import NDArray
 
 from fmh_ros.core.cues.types import ObjectView, PointMap, SceneMasks
 from fmh_ros.core.errors import EmptyObjectMaskError
-from fmh_ros.core.flow.embedded.layout import LATERAL_FILL, NEAR_Z
 from fmh_ros.core.frame.camera import CameraModel
 from fmh_ros.core.frame.frame import Frame
 from fmh_ros.core.hand.types import HandMesh
 from fmh_ros.core.transforms import Similarity
 
+#: Half size of the object's visible silhouette in the cube's middle slice.
+LATERAL_FILL = 0.65
+#: Cube z at which the near side of the visible surface (10th percentile of its depth) is placed when depth is known.
+NEAR_Z = -0.55
 #: Pixels along each side of the completed view.
 VIEW_SIZE = 128
 #: Joints around the space that a grasp encloses: thumb and finger middles and tips.

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fmh_ros.core.reconstruction.types import Contact, PhaseReport, Reconstruction
+from fmh_ros.core.guidance.report import PhaseReport
+from fmh_ros.core.reconstruction.types import Contact, Reconstruction
 from fmh_ros.core.transforms import Similarity
 
 SCHEMA_NAME = "fmh.reconstruction/1"

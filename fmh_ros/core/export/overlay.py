@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 from fmh_ros.core.cues.types import KEYPOINT_NAMES
 from fmh_ros.core.export.text import write_lines
+from fmh_ros.core.fields.mesh_queries import MeshQueries, join, render_first_hits
 from fmh_ros.core.frame.camera import CameraModel
-from fmh_ros.core.reconstruction.mesh_queries import MeshQueries, join, render_first_hits
 from fmh_ros.core.reconstruction.types import Contact, Reconstruction
 
 FloatArray = NDArray[np.float64]

@@ -10,8 +10,8 @@ import numpy as np
 import trimesh
 from numpy.typing import NDArray
 
+from fmh_ros.core.fields.mesh_queries import MeshQueries, RayHits, join, vertex_normals
 from fmh_ros.core.frame.camera import CameraModel
-from fmh_ros.core.reconstruction.mesh_queries import MeshQueries, RayHits, join, vertex_normals
 from fmh_ros.core.transforms import Similarity
 
 FloatArray = NDArray[np.float64]

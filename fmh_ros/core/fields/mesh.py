@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from fmh_ros.core.fields.grid import GridField
-from fmh_ros.core.reconstruction.mesh_queries import MeshQueries
+from fmh_ros.core.fields.mesh_queries import MeshQueries
 from fmh_ros.core.transforms import Similarity
 
 #: Fingers are about 15 mm thick: seven samples across.

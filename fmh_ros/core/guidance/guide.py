@@ -22,10 +22,10 @@ from fmh_ros.core.flow.sampler import clean_estimate, euler_step, initial_noise,
 from fmh_ros.core.guidance.config import GuidanceConfig, PhaseConfig
 from fmh_ros.core.guidance.objective import OBJECT_RESOLUTION, Bodies, Objective, Terms
 from fmh_ros.core.guidance.optimiser import PoseOptimiser, VelocityLeaf
+from fmh_ros.core.guidance.report import PhaseReport
 from fmh_ros.core.guidance.supervision import Supervision
 from fmh_ros.core.hand.types import HandMesh
 from fmh_ros.core.progress import CancelCheck, Progress, ProgressCallback
-from fmh_ros.core.reconstruction.types import PhaseReport
 from fmh_ros.core.transforms import Similarity
 
 #: Share of the rates that a flow step begins with at least: its estimate is new, however slow the one before ended.

@@ -9,9 +9,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from fmh_ros.core.fields.mesh_queries import MeshQueries
 from fmh_ros.core.frame.camera import CameraModel
 from fmh_ros.core.hand.types import HandMesh
-from fmh_ros.core.reconstruction.mesh_queries import MeshQueries
 
 FloatArray = NDArray[np.float64]
 

@@ -8,8 +8,8 @@ import trimesh
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
+from fmh_ros.core.fields.mesh_queries import MeshQueries, NearestPoints, vertex_normals
 from fmh_ros.core.hand.types import FINGERS, HandMesh
-from fmh_ros.core.reconstruction.mesh_queries import MeshQueries, NearestPoints, vertex_normals
 from fmh_ros.core.reconstruction.types import Contact, ObjectMesh
 
 FloatArray = NDArray[np.float64]

@@ -73,9 +73,7 @@ def _mirror_object(mesh: ObjectMesh) -> ObjectMesh:
     axes = object_axes(_CAMERA @ pose.rotation)
     mirrored = Similarity(axes, _CAMERA @ pose.translation)
     vertices = mirrored.inverse().apply(pose.apply(mesh.vertices) @ _CAMERA)
-    return replace(
-        mesh, T_camera_object=mirrored, vertices=vertices, faces=np.ascontiguousarray(mesh.faces[:, ::-1])
-    )
+    return replace(mesh, T_camera_object=mirrored, vertices=vertices, faces=np.ascontiguousarray(mesh.faces[:, ::-1]))
 
 
 def _mirror_contact(contact: Contact) -> Contact:

@@ -26,10 +26,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fmh_ros.core.cues.types import HandObservation, SceneMasks
+from fmh_ros.core.fields.mesh_queries import MeshQueries, join, render_first_hits
 from fmh_ros.core.frame.frame import Frame
 from fmh_ros.core.frame.load import reduced
 from fmh_ros.core.hand.types import FINGERS, HandMesh
-from fmh_ros.core.reconstruction.mesh_queries import MeshQueries, join, render_first_hits
 from fmh_ros.core.reconstruction.types import Contact, ObjectMesh, Quality
 
 FloatArray = NDArray[np.float64]

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from fmh_ros.core.cues.types import HandObservation, SceneMasks
 from fmh_ros.core.frame.frame import Frame
+from fmh_ros.core.guidance.report import PhaseReport
 from fmh_ros.core.hand.types import Finger, HandMesh
 from fmh_ros.core.transforms import Similarity
 
@@ -56,18 +57,6 @@ class Quality:
     depth_error_m: float | None
     penetration_cm3: float
     contact_fraction: float
-
-
-@dataclass(frozen=True)
-class PhaseReport:
-    """What one guidance phase did."""
-
-    name: str
-    flow_steps: tuple[int, ...]
-    iterations: int
-    loss_first: float
-    loss_last: float
-    rolled_back: bool = False
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import trimesh
 from numpy.typing import NDArray
 from skimage.measure import marching_cubes
 
-from fmh_ros.core.reconstruction.mesh_queries import MeshQueries
+from fmh_ros.core.fields.mesh_queries import MeshQueries
 from fmh_ros.training.shapes.families import draw_shape
 from fmh_ros.training.shapes.primitives import Sdf
 

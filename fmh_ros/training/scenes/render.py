@@ -9,9 +9,9 @@ import numpy as np
 import trimesh
 from numpy.typing import NDArray
 
+from fmh_ros.core.fields.mesh_queries import MeshQueries, vertex_normals
 from fmh_ros.core.frame.camera import CameraModel
 from fmh_ros.core.hand.rig import HandRig
-from fmh_ros.core.reconstruction.mesh_queries import MeshQueries, vertex_normals
 from fmh_ros.core.transforms import Similarity
 from fmh_ros.training.scenes.arm import forearm
 from fmh_ros.training.scenes.grasp import Grasp

@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
-from fmh_ros.core.flow.embedded.layout import GRID, LATERAL_FILL, MAP_SIZE, NEAR_Z, TRUNCATION
+from fmh_ros.core.cues.completion import LATERAL_FILL, NEAR_Z
+from fmh_ros.core.flow.embedded.layout import GRID, MAP_SIZE, TRUNCATION
 from fmh_ros.training.shapes.families import FAMILIES, draw_shape
 from fmh_ros.training.shapes.primitives import Distances, Points, Sdf
 

@@ -14,7 +14,3 @@ LATENT_CHANNELS = 24
 MAP_SIZE = 64
 #: Channels of the conditioning maps: mask, unknown, depth, depth known, normal x, y, z, normal known.
 MAP_CHANNELS = 8
-#: Half size of the object's visible silhouette in the cube's middle slice.
-LATERAL_FILL = 0.65
-#: Cube z at which the near side of the visible surface (10th percentile of its depth) is placed when depth is known.
-NEAR_Z = -0.55
