@@ -26,6 +26,8 @@ WEIGHTS = Path(__file__).parents[2] / "assets" / "masks" / "mask_network.safeten
 CANVAS_SIZE = 384
 #: Crops of the first look: side over CROP_FACTOR, turned by degrees.
 FIRST_LOOK: tuple[tuple[float, float], ...] = ((1.0, 0.0), (1.25, 7.0), (0.85, -7.0))
+#: Boxes whose intersection over union exceeds this are the same.
+SAME_BOX = 0.7
 #: Crops round hand and object once they are roughly known: side over the side of their box, turned by degrees.
 SECOND_LOOK: tuple[tuple[float, float], ...] = ((1.25, 0.0), (1.5, -7.0))
 
@@ -113,11 +115,14 @@ class MaskPredictor:
         canvas = Square(first.centre, max(first.side * 1.25, side * 2.2))
         seen = self.look(frame, keypoints, [(s, prompt) for s in squares], canvas)
         hints = [prompt]
-        if prompt.points and prompt.box is None:
+        if prompt.points or prompt.box is not None:
             alone = self.look(frame, keypoints, [(s, ObjectPrompt()) for s in squares], canvas)
-            if _agrees(alone, prompt):
-                # What the network found by itself is what the user points at: then both answers count.
-                seen, hints = (alone, [prompt, ObjectPrompt()])
+            # What the network found by itself is what the user points at: then that answer counts too, and alone
+            # when a box confirms its extent.
+            if prompt.box is not None and _spans(alone, prompt.box):
+                seen, hints = alone, [ObjectPrompt()]
+            elif prompt.box is None and _agrees(alone, prompt):
+                seen, hints = alone, [prompt, ObjectPrompt()]
         box = _foreground_box(seen, keypoints, prompt)
         centre, extent = (box[0] + box[1]) / 2, float((box[1] - box[0]).max())
         extent = float(np.clip(extent, 0.7 * side / CROP_FACTOR * 2, 4 * side))
@@ -237,6 +242,19 @@ def _agrees(seen: Prediction, prompt: ObjectPrompt) -> bool:
     to_canvas = invert(seen.square.to_frame(CANVAS_SIZE))
     pixels = np.round(apply(to_canvas, np.array(prompt.points))).astype(int).clip(0, CANVAS_SIZE - 1)
     return bool((seen.classes[pixels[:, 1], pixels[:, 0], 2] > 0.5).mean() > 0.5)
+
+
+def _spans(seen: Prediction, box: tuple[float, float, float, float]) -> bool:
+    """Whether the box round an answer given without the prompt is nearly the user's box."""
+    corners = apply(invert(seen.square.to_frame(CANVAS_SIZE)), np.array(box, np.float64).reshape(2, 2))
+    sure = cv2.morphologyEx((seen.classes[..., 2] > 0.5).astype(np.uint8), cv2.MORPH_OPEN, np.ones((3, 3)))
+    rows, columns = np.nonzero(sure)
+    if len(rows) == 0:
+        return False
+    low, high = np.array([columns.min(), rows.min()]), np.array([columns.max(), rows.max()])
+    shared = np.clip(np.minimum(high, corners[1]) - np.maximum(low, corners[0]), 0, None).prod()
+    union = (high - low).prod() + (corners[1] - corners[0]).prod() - shared
+    return bool(shared > SAME_BOX * union)
 
 
 def _foreground_box(seen: Prediction, keypoints: FloatArray, prompt: ObjectPrompt) -> tuple[FloatArray, FloatArray]:

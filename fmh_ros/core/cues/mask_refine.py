@@ -22,6 +22,8 @@ SURELY_NOT = 0.04
 #: result that spans it best is taken; raising costs LIFT_COST per unit.
 LIFTS = (0.0, 0.2, 0.35, 0.45)
 LIFT_COST = 0.5
+#: What each piece the mask falls into costs.
+PIECE_COST = 0.12
 #: A mask that spans this part of the box both ways needs no raising.
 SPANNED = 0.88
 #: Longest gap between a held part and the hand's mask, as a part of the hand's box.
@@ -30,6 +32,8 @@ REACH = 0.12
 #: piece's at which another piece is kept.
 FULL_GRIP = 0.25
 LEAST_PIECE = 0.3
+#: A finger counts as near within this part of the hand's box.
+NEAR_FINGER = 0.1
 #: A jump in measured depth of more than this separates two surfaces, metres.
 DEPTH_JUMP_M = 0.03
 
@@ -121,10 +125,11 @@ def refine(canvas: Canvas) -> tuple[Mask, Mask]:
     for lift in LIFTS if canvas.box is not None else (0.0,):
         held, hand = _refine_once(canvas, lift)
         held = keep_held_parts(canvas, held)
-        span = _span(canvas, held)
-        if best is None or span - LIFT_COST * lift > best[0]:
-            best = (span - LIFT_COST * lift, held, hand & ~held)
-        if span > SPANNED:
+        span, pieces = _span(canvas, held), ndimage.label(held)[1]
+        merit = span - LIFT_COST * lift - PIECE_COST * pieces
+        if best is None or merit > best[0]:
+            best = (merit, held, hand & ~held)
+        if span > SPANNED and pieces == 1:
             break
     assert best is not None
     return best[1], best[2]
@@ -213,6 +218,15 @@ def keep_held_parts(canvas: Canvas, held: Mask) -> Mask:
         pointed = mass[prompted].max()
         keep = prompted | (wanted & (mass > 0.1 * pointed) & (mass < 0.9 * pointed))
     return _fill_holes(canvas, np.isin(pieces, numbers[keep]), size)
+
+
+def fingers_near(canvas: Canvas, held: Mask) -> int:
+    """How many fingers come close to the mask in the picture with one of their three outer landmarks."""
+    size = float(np.ptp(canvas.keypoints, axis=0).max())
+    gap = ndimage.distance_transform_edt(~held)
+    last = np.array(held.shape) - 1
+    pixels = np.clip(np.round(canvas.keypoints[1:, ::-1]).astype(int), 0, last).reshape(5, 4, 2)[:, 1:]
+    return int((gap[pixels[..., 0], pixels[..., 1]] < NEAR_FINGER * size).any(1).sum())
 
 
 def _pointed_at(canvas: Canvas, pieces: NDArray[np.int32], count: int) -> Mask:

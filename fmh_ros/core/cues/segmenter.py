@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fmh_ros.core.cues.mask_predictor import CANVAS_SIZE, MaskPredictor, Prediction, apply, cut, invert
-from fmh_ros.core.cues.mask_refine import Canvas, refine
+from fmh_ros.core.cues.mask_refine import Canvas, fingers_near, refine
 from fmh_ros.core.cues.types import HandObservation, SceneMasks
 from fmh_ros.core.errors import EmptyObjectMaskError, NoObjectError
 from fmh_ros.core.frame.frame import Frame, ObjectPrompt
@@ -20,6 +20,8 @@ Map = NDArray[np.float32]
 NOTHING_HELD = 0.12
 #: Below this score the result carries a warning.
 UNSURE = 0.45
+#: What touches fewer than two fingers in the picture is hardly held: the score is multiplied by these.
+FINGER_FACTORS = (0.3, 0.7, 1.0)
 #: An object mask smaller than this part of the hand's box is taken to be nothing.
 SMALLEST_SHARE = 0.004
 
@@ -112,7 +114,8 @@ def _score(canvas: Canvas, prediction: Prediction, held: Mask, prompt: ObjectPro
     firmness = float(prediction.classes[..., 2][held].mean())
     if prompt.given:
         return float(np.clip(0.5 + 0.5 * firmness, 0, 1))
-    return float(np.sqrt(prediction.holds * firmness))
+    fingers = fingers_near(canvas, held)
+    return float(np.sqrt(prediction.holds * firmness) * FINGER_FACTORS[min(fingers, len(FINGER_FACTORS) - 1)])
 
 
 def _check(mask: Mask, hand: HandObservation, prompt: ObjectPrompt, score: float) -> None:

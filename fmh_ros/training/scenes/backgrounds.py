@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fmh_ros.training.scenes.looks import skin_tone
-from fmh_ros.training.scenes.textures import SIZE, Image, colour, photo_crop, texture
+from fmh_ros.training.scenes.textures import SIZE, Image, colour, noise, photo_crop, texture
 
 Rng = np.random.Generator
 Mask = NDArray[np.bool_]
@@ -39,7 +39,9 @@ def _ground(rng: Rng, photos: Sequence[Image]) -> Image:
     kind = rng.random()
     if photos and kind < 0.42:
         picture = photo_crop(rng, photos, 0.3)
-    elif kind < 0.56:  # studio: one light colour with a gradient
+    elif kind < 0.48:
+        picture = cloth(rng, photos)
+    elif kind < 0.62:  # studio: one light colour with a gradient
         base = np.full(3, rng.uniform(0.6, 1.0)) if rng.random() < 0.5 else colour(rng)
         ramp = np.linspace(0, rng.normal(0, 0.25), SIZE, dtype=np.float32)
         slope = ramp[:, None] if rng.random() < 0.5 else ramp[None, :]
@@ -70,13 +72,23 @@ def _shape_mask(rng: Rng, size: tuple[float, float]) -> Mask:
     return canvas > 0
 
 
+def cloth(rng: Rng, photos: Sequence[Image]) -> Image:
+    """A woven or printed cloth in soft folds."""
+    folds = noise(rng, octaves=(3, 7, 13)) - 0.5
+    angle = rng.uniform(0, 180)
+    turn = cv2.getRotationMatrix2D((SIZE / 2, SIZE / 2), angle, 1.5)
+    turn[:, 0] *= rng.uniform(1, 3)
+    drawn = cv2.warpAffine(folds, turn, (SIZE, SIZE), borderMode=cv2.BORDER_REFLECT)[..., None]
+    return (texture(rng, photos, 0.05) * (1 + rng.uniform(0.3, 1.1) * drawn)).astype(np.float32)
+
+
 def _person(rng: Rng, picture: Image, photos: Sequence[Image]) -> Image:
     """Paint a torso in clothes and a head with hair, or a piece of them, at any size."""
     tone = skin_tone(rng)
     x, top, width = rng.uniform(0, 1) * SIZE, rng.uniform(-0.3, 0.7) * SIZE, rng.uniform(0.15, 0.5) * SIZE
     canvas = np.zeros((SIZE, SIZE), np.uint8)
     cv2.ellipse(canvas, (int(x), int(top + 2.6 * width)), (int(1.3 * width), int(1.7 * width)), 0, 0, 360, 255, -1)
-    picture = np.where((canvas > 0)[..., None], texture(rng, photos), picture)
+    picture = np.where((canvas > 0)[..., None], cloth(rng, photos), picture)
     shading = (1 + 0.25 * np.linspace(-1, 1, SIZE))[None, :, None] * (tone if rng.random() < 0.5 else tone * 0.9)
     for dy, half, is_skin in ((-0.1, (0.62, 0.75), False), (0.0, (0.5, 0.68), True), (0.75, (0.22, 0.35), True)):
         canvas[:] = 0
