@@ -76,7 +76,7 @@ def cloth(rng: Rng, photos: Sequence[Image]) -> Image:
     """A woven or printed cloth in soft folds."""
     folds = noise(rng, octaves=(3, 7, 13)) - 0.5
     angle = rng.uniform(0, 180)
-    turn = cv2.getRotationMatrix2D((SIZE / 2, SIZE / 2), angle, 1.5)
+    turn = np.asarray(cv2.getRotationMatrix2D((SIZE / 2, SIZE / 2), angle, 1.5), np.float64)
     turn[:, 0] *= rng.uniform(1, 3)
     drawn = cv2.warpAffine(folds, turn, (SIZE, SIZE), borderMode=cv2.BORDER_REFLECT)[..., None]
     return (texture(rng, photos, 0.05) * (1 + rng.uniform(0.3, 1.1) * drawn)).astype(np.float32)
