@@ -34,6 +34,7 @@ class GaussianShapeModel:
     name = "gaussian"
     latent_shape = (6,)
     bounds = 1.0
+    temperature = 1.0
 
     def __init__(self, mean: tuple[float, ...] = (0.0,) * 6, deviation: float = 0.5) -> None:
         self.mean = torch.tensor([mean])

@@ -95,3 +95,22 @@ def test_nothing_visible_is_an_error_that_says_what_to_do() -> None:
     empty = SceneMasks(masks.hand, np.zeros_like(masks.object), masks.object_probability, None, 0.0)
     with pytest.raises(EmptyObjectMaskError, match="--object-box"):
         complete_view(frame, empty, points, hand)
+
+
+def test_without_depth_the_outline_is_taken_to_be_round() -> None:
+    frame, masks, points, hand = _scene(False)
+    view = complete_view(frame, masks, points, hand)
+    assert view.depth is None
+    assert view.normals is not None
+    seen = np.isfinite(view.normals[..., 0])
+    assert np.array_equal(seen, view.mask > 0.5)
+    assert np.allclose(np.linalg.norm(view.normals[seen], axis=1), 1, atol=1e-5)
+    # The scene is a ball, so the guess is nearly the truth: outward at the rim, towards the camera in the middle.
+    exact = view.camera.rays(view.camera.pixel_grid())
+    centre = view.T_camera_view.inverse().apply(CENTRE)
+    radius = RADIUS / view.T_camera_view.scale
+    across = exact[..., :2] * view.camera.K[0, 0] / (view.camera.width / 2) - centre[:2]
+    height = np.sqrt(np.maximum(radius**2 - (across**2).sum(-1), 0))
+    truth = np.concatenate([across, -height[..., None]], -1) / radius
+    cosine = (truth * view.normals).sum(-1)[seen]
+    assert np.median(cosine) > 0.93

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from fmh_ros.core.flow.embedded.autoencoder import GridAutoencoder
 from fmh_ros.core.flow.embedded.layout import LATENT_CHANNELS, LATENT_TOKENS
+from fmh_ros.core.flow.embedded.model import EmbeddedShapeModel
 from fmh_ros.core.flow.embedded.transformer import VelocityNetwork
 from fmh_ros.core.flow.sampler import euler_step, sigmas
 from fmh_ros.training.autoencoder import flip_grid, iou, to_grid
@@ -135,7 +136,9 @@ def flow_loss(model: VelocityNetwork, latents: Tensor, maps: Tensor, distance: T
 def sample(model: VelocityNetwork, maps: Tensor, distance: Tensor, *, steps: int, scale: float, seed: int) -> Tensor:
     """Unguided latents (normalised) for a batch of conditions."""
     generator = torch.Generator().manual_seed(seed)
-    x = torch.randn(len(maps), LATENT_CHANNELS, *(LATENT_TOKENS,) * 3, generator=generator)
+    x = EmbeddedShapeModel.temperature * torch.randn(
+        len(maps), LATENT_CHANNELS, *(LATENT_TOKENS,) * 3, generator=generator
+    )
     with torch.autocast("cpu", torch.bfloat16):
         tokens = model.condition(maps, distance)
         empty = model.condition(blank(maps), distance)

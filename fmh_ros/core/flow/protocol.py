@@ -13,11 +13,15 @@ from fmh_ros.core.transforms import Similarity
 
 
 class LatentShapeModel(Protocol):
-    """sigma = 0 is noise and sigma = 1 is data: x_sigma = (1 - sigma) noise + sigma data, v = data - noise."""
+    """sigma = 0 is noise and sigma = 1 is data: x_sigma = (1 - sigma) noise + sigma data, v = data - noise.
+
+    temperature : deviation of the noise that sampling starts from; 1 as trained, less for fewer odd shapes.
+    """
 
     name: str
     latent_shape: tuple[int, ...]
     bounds: float
+    temperature: float
 
     def encode_condition(self, view: ObjectView) -> Any:
         """Turn the completed view into whatever ``velocity`` conditions on (opaque to the sampler)."""

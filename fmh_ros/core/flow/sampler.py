@@ -16,9 +16,9 @@ def sigmas(steps: int) -> tuple[float, ...]:
     return tuple(i / steps for i in range(steps + 1))
 
 
-def initial_noise(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
+def initial_noise(shape: tuple[int, ...], generator: torch.Generator, temperature: float = 1.0) -> Tensor:
     """Draw the state at sigma = 0, (1, *shape) float32, on the CPU so that a seed means the same everywhere."""
-    return torch.randn((1, *shape), generator=generator, dtype=torch.float32)
+    return temperature * torch.randn((1, *shape), generator=generator, dtype=torch.float32)
 
 
 def euler_step(x: Tensor, velocity: Tensor, sigma: float, sigma_next: float) -> Tensor:

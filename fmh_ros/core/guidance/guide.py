@@ -99,7 +99,7 @@ def guide(
     objective = Objective(supervision, hand, hand_field, config)
     run = _Run(model, condition, objective, config, progress, cancelled)
     hand_pose = PoseParameters(hand.T_camera_hand, hand.vertices.mean(0), device=supervision.rays.device)
-    return run.sample(initial_noise(model.latent_shape, generator), hand_pose, T_camera_canonical)
+    return run.sample(initial_noise(model.latent_shape, generator, model.temperature), hand_pose, T_camera_canonical)
 
 
 @dataclass(frozen=True)

@@ -62,6 +62,9 @@ class Objective:
         self.hand_scale_sigma = max(hand.scale_sigma, 1e-3)
         self.hand_size = float(np.ptp(hand.vertices, axis=0).max())
         self.K = tensor(supervision.camera.K)
+        measured = supervision.depth is not None and bool(supervision.object.known.any())
+        self.proximity_share = config.proximity_with_depth if measured else 1.0
+        self.pose_prior = config.pose_prior_with_depth if measured else 1.0
 
     def terms(self, phase: PhaseConfig, bodies: Bodies) -> Terms:
         """Return the weighted terms, scalars; their sum is the phase's loss. Absent terms have no weight or no data."""
@@ -84,7 +87,7 @@ class Objective:
             softness = self._softness_px(T_object, bodies.field.bounds, OBJECT_RESOLUTION)
             size = float(bodies.object.initial.scale)
             terms |= self._image_terms("object", phase.object, object_image, seen.object, size, softness)
-            terms |= _pose_terms("object", phase.object, bodies.object, size, OBJECT_SCALE_SIGMA)
+            terms |= _pose_terms("object", phase.object, bodies.object, size, OBJECT_SCALE_SIGMA, self.pose_prior)
             terms |= self._pair_terms(pair, T_hand, T_object, bodies.field)
             if pair.ordering > 0 and hand_image is not None:
                 order = (hand_image.depth, object_image.depth, seen.hand.visible, seen.object.visible)
@@ -190,6 +193,7 @@ class Objective:
         surface = surface_points(field, OBJECT_RESOLUTION, SURFACE_POINTS)
         if len(surface) == 0:
             return terms
+        held_fixed = T_object.apply(surface.detach())
         surface = T_object.apply(surface)
         if weights.intersection > 0:
             even = torch.full_like(surface[:, 0], 1.0 / len(surface))
@@ -201,8 +205,10 @@ class Objective:
             config = self.config
             share = 1.0 if config.contact_vertices == "all" else CONTACT_SHARE
             bounds = (config.margin_m, config.contact_reach_m, share)
-            distance = losses.gap(vertices, surface, self.groups, *bounds)
-            terms["proximity"] = 100.0 * weights.proximity * distance
+            # Contact decides where the bodies stand, not what the object looks like: steered by it, shapes grow
+            # bulges towards fingers that do not touch.
+            distance = losses.gap(vertices, held_fixed, self.groups, *bounds)
+            terms["proximity"] = 100.0 * weights.proximity * self.proximity_share * distance
         return terms
 
 
@@ -210,16 +216,18 @@ def _looks(weights: BodyWeights) -> bool:
     return max(weights.normal, weights.depth, weights.silhouette) > 0
 
 
-def _pose_terms(name: str, weights: BodyWeights, parameters: PoseParameters, size: float, sigma: float) -> Terms:
-    """Squared departures from the initial pose."""
+def _pose_terms(
+    name: str, weights: BodyWeights, parameters: PoseParameters, size: float, sigma: float, factor: float = 1.0
+) -> Terms:
+    """Squared departures from the initial pose, times ``factor``."""
     log_scale, rotation, translation = parameters.leaves()
     terms: Terms = {}
     if weights.translation > 0:
-        terms[f"{name}_translation"] = weights.translation * (translation**2).sum() / size**2
+        terms[f"{name}_translation"] = factor * weights.translation * (translation**2).sum() / size**2
     if weights.rotation > 0:
-        terms[f"{name}_rotation"] = weights.rotation * (rotation**2).sum()
+        terms[f"{name}_rotation"] = factor * weights.rotation * (rotation**2).sum()
     if weights.scale > 0:
-        terms[f"{name}_scale"] = weights.scale * (log_scale / sigma) ** 2
+        terms[f"{name}_scale"] = factor * weights.scale * (log_scale / sigma) ** 2
     return terms
 
 

@@ -41,7 +41,7 @@ def canonical_pose(model: LatentShapeModel, condition: Any, view: ObjectView, se
 
 def preview(model: LatentShapeModel, condition: Any, seed: int) -> ImplicitField:
     """Sample the flow once, coarsely and without guidance."""
-    x = initial_noise(model.latent_shape, torch.Generator().manual_seed(seed))
+    x = initial_noise(model.latent_shape, torch.Generator().manual_seed(seed), model.temperature)
     levels = sigmas(PREVIEW_STEPS)
     with torch.no_grad():
         for now, after in pairwise(levels):
