@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
@@ -95,7 +96,7 @@ def relative_depth(depth: NDArray[np.floating], wrist_z: float, hand_length: flo
     return result
 
 
-def _small(values: NDArray[np.generic], interpolation: int) -> NDArray[np.generic]:
+def _small(values: NDArray[Any], interpolation: int) -> NDArray[Any]:
     return cv2.resize(values, (MAP_SIZE, MAP_SIZE), interpolation=interpolation)
 
 
@@ -115,7 +116,7 @@ def make_example(rng: Rng, picture: Picture, *, prompts: bool = True, with_depth
     return (
         picture.image.transpose(2, 0, 1).astype(np.float32),
         maps,
-        _small(classes, cv2.INTER_NEAREST).astype(np.int64),
+        _small(classes.astype(np.float32), cv2.INTER_NEAREST).astype(np.int64),
         _small(picture.amodal.astype(np.float32), cv2.INTER_AREA),
         _small(picture.normals, cv2.INTER_NEAREST).transpose(2, 0, 1),
         _small(relative_depth(picture.depth, wrist_z, hand_length), cv2.INTER_NEAREST),
