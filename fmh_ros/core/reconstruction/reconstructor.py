@@ -64,7 +64,7 @@ class _Job:
         self.timings: dict[str, float] = {}
         self._stage, self._since = "", self.started
 
-    def enter(self, stage: str) -> None:
+    def enter(self, stage: str, *, announce: bool = True) -> None:
         """Close the running stage's clock and begin another; raises CancelledError between stages."""
         now = time.perf_counter()
         if self._stage:
@@ -72,7 +72,7 @@ class _Job:
         self._stage, self._since = stage, now
         if self.cancelled is not None and self.cancelled():
             raise CancelledError(f"The job was cancelled before stage {stage}")
-        if stage in _BEGINS:
+        if announce and stage in _BEGINS:
             self.report(Progress(stage, fraction=_BEGINS[stage]))
 
     def report(self, progress: Progress) -> None:
@@ -144,19 +144,19 @@ class Reconstructor:
         self.load()
         assert self._stages is not None
         cues = self._look(job, frame, prompt or ObjectPrompt(), None if hand == "auto" else hand, seed)
-        job.enter("flow")
         results: list[Reconstruction] = []
         failure: FmhError | None = None
         for index in range(samples):
+            job.enter("flow", announce=index == 0)
             try:
                 sample = self._sample(job, cues, config, seed + index, index, samples)
+                job.enter("finish", announce=index == samples - 1)
                 results.append(self._finish(cues, sample, config, seed + index))
             except EmptyShapeError as error:
                 failure = error
         if not results:
             assert failure is not None
             raise failure
-        job.enter("finish")
         best = max(results, key=lambda r: r.quality.score)
         best = mirror_reconstruction(best) if cues.chosen.mirrored else best
         job.enter("")
