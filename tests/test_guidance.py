@@ -122,7 +122,7 @@ def test_the_shape_moves_towards_what_is_seen() -> None:
     scene = _scene()
     model = _model(torch.zeros(6), 0.5)
     start = POSE
-    unguided = _guide(scene, _unsure(preset("default", Ablation(guided=False))), start, model)
+    unguided = _guide(scene, preset("default", Ablation(guided=False)), start, model)
     guided = _guide(scene, _short(preset("default"), joint=8), start, model)
     truth = shape_grid(LATENT, 64) < 0
 
@@ -143,7 +143,7 @@ def test_an_occluder_does_not_shrink_the_object() -> None:
     scene = _scene(with_depth=False)
     assert scene.occluded.sum() > 0.3 * scene.supervision.object.visible.sum()
     model = _model()
-    config = _short(_unsure(preset("default", Ablation(hand_phase=False))))
+    config = _short(preset("default", Ablation(hand_phase=False)))
     aware = _guide(scene, config, POSE, model)
     blind_target = replace(scene.supervision.object, dont_care=torch.zeros_like(scene.supervision.object.dont_care))
     blind_scene = replace(scene, supervision=replace(scene.supervision, object=blind_target))
@@ -160,7 +160,7 @@ def test_penetration_is_pushed_out() -> None:
     pair = PairWeights(intersection=1.0)
     settings = PhaseConfig(30, pair=pair, object=BodyWeights(translation=0.01), object_rates=Rates(translation=1e-3))
     config = replace(
-        _unsure(preset("default", Ablation(order="joint", steer_shape=False))), joint=settings, first_guided_step=19
+        preset("default", Ablation(order="joint", steer_shape=False)), joint=settings, first_guided_step=19
     )
     objective = Objective(scene.supervision, scene.hand, scene.hand_field, config)
 
@@ -182,13 +182,13 @@ def test_penetration_is_pushed_out() -> None:
 def test_proximity_closes_a_gap_and_the_hand_anchors_the_distance_without_depth() -> None:
     scene = _scene(with_depth=False)
     far = moved(POSE, (0.0, 0.0, 0.02))
-    sample = _guide(scene, _short(_unsure(preset("default", Ablation(hand_phase=False, steer_shape=False)))), far)
+    sample = _guide(scene, _short(preset("default", Ablation(hand_phase=False, steer_shape=False))), far)
     assert abs(sample.T_camera_canonical.translation[2] - POSE.translation[2]) < 0.008
 
 
 def test_the_result_is_the_same_for_the_same_seed() -> None:
     scene = _scene()
-    config = _short(_unsure(preset("default")), hand=3, single=4, joint=1)
+    config = _short(preset("default"), hand=3, single=4, joint=1)
     model = _model(torch.zeros(6), 0.5)
     first, second = (_guide(scene, config, POSE, model) for _ in range(2))
     assert torch.equal(first.latent, second.latent)
@@ -206,7 +206,7 @@ def test_cancelling_stops_between_iterations() -> None:
         return bool(seen) and seen[-1].phase == "object" and seen[-1].iteration >= 2
 
     with pytest.raises(CancelledError):
-        _guide(scene, _short(_unsure(preset("default")), hand=2), POSE, progress=report, cancelled=cancelled)
+        _guide(scene, _short(preset("default"), hand=2), POSE, progress=report, cancelled=cancelled)
     assert seen[-1].phase == "object" and seen[-1].iteration == 2
     fractions = [p.fraction for p in seen]
     assert fractions == sorted(fractions) and fractions[0] >= 0 and fractions[-1] < 1
@@ -233,7 +233,7 @@ def test_a_phase_that_ends_worse_than_doing_nothing_is_rolled_back() -> None:
         path.append(x.numpy().tobytes())
         model.path = frozenset(path)
         x = euler_step(x, model.velocity(x, here, None), here, there)
-    config = _short(_unsure(preset("default", Ablation(hand_phase=False, object_phase=False))), joint=2)
+    config = _short(preset("default", Ablation(hand_phase=False, object_phase=False)), joint=2)
     sample = _guide(scene, config, moved(POSE, (0.003, 0.0, 0.0)), model)
     assert sample.phases[-1].rolled_back
     assert torch.equal(sample.latent, x)
@@ -244,7 +244,7 @@ def test_a_phase_that_ends_worse_than_doing_nothing_is_rolled_back() -> None:
 def test_a_loss_that_is_not_a_number_leaves_the_registered_poses() -> None:
     scene = _scene()
     broken = replace(scene.supervision, keypoints_2d=scene.supervision.keypoints_2d * float("nan"))
-    sample = _guide(replace(scene, supervision=broken), _short(_unsure(preset("default")), 2, 2, 1), POSE)
+    sample = _guide(replace(scene, supervision=broken), _short(preset("default"), 2, 2, 1), POSE)
     assert sample.phases[0].rolled_back
     assert np.allclose(sample.T_camera_hand.matrix(), scene.hand.T_camera_hand.matrix(), atol=1e-6)
     assert torch.isfinite(sample.latent).all()
