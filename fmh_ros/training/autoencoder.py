@@ -80,12 +80,27 @@ def evaluate(model: GridAutoencoder, data: Path, limit: int = 230) -> dict[str, 
     return result
 
 
-def train(data: Path, held_out: Path, out: Path, minutes: float, *, batch: int = 8, peak: float = 1.5e-3) -> None:
-    """Train for this long by the clock and write ``autoencoder.pt``; resumes nothing, checkpoints every few minutes."""
+def train(
+    data: Path,
+    held_out: Path,
+    out: Path,
+    minutes: float,
+    *,
+    batch: int = 8,
+    peak: float = 1.5e-3,
+    seed: int = 0,
+    start: Path | None = None,
+) -> None:
+    """Train for this long by the clock and write ``autoencoder.pt`` every few minutes.
+
+    ``start`` is a checkpoint whose weights are taken over, for a new schedule with a fresh optimiser.
+    """
     out.mkdir(parents=True, exist_ok=True)
-    torch.manual_seed(0)
-    rng = np.random.default_rng(0)
+    torch.manual_seed(seed)
+    rng = np.random.default_rng(seed)
     model = GridAutoencoder()
+    if start is not None:
+        model.load_state_dict(torch.load(start, weights_only=True))
     optimiser = torch.optim.AdamW(model.parameters(), lr=peak, betas=(0.9, 0.98), weight_decay=1e-3)
     arrays = open_arrays(data)
     started = time.monotonic()
@@ -128,9 +143,20 @@ def main() -> None:
     parser.add_argument("--held-out", type=Path, required=True)
     parser.add_argument("--minutes", type=float, default=30)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--peak", type=float, default=1.5e-3, help="learning rate at the schedule's peak")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--start", type=Path, help="a checkpoint to go on from")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    train(arguments.data, arguments.held_out, arguments.out, arguments.minutes)
+    train(
+        arguments.data,
+        arguments.held_out,
+        arguments.out,
+        arguments.minutes,
+        peak=arguments.peak,
+        seed=arguments.seed,
+        start=arguments.start,
+    )
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fmh_ros.core.flow.embedded.autoencoder import GridAutoencoder
+from fmh_ros.core.flow.embedded.autoencoder import GridAutoencoder, GridDecoder
 from fmh_ros.core.flow.embedded.layout import LATENT_CHANNELS, LATENT_TOKENS
 from fmh_ros.core.flow.embedded.model import EmbeddedShapeModel
 from fmh_ros.core.flow.embedded.transformer import VelocityNetwork
@@ -33,6 +33,8 @@ from fmh_ros.training.shapes.views import FAMILY_NAMES
 log = logging.getLogger(__name__)
 DROP_CONDITION = 0.1
 TIMES_PER_CONDITION = 2
+#: Clean estimates per step that are decoded, and the weight of their shape loss beside the velocity error.
+DECODED, SHAPE_WEIGHT = 8, 0.5
 
 
 @dataclass(frozen=True)
@@ -80,14 +82,12 @@ class FlowData:
     @torch.no_grad()
     def encode(self, indices: NDArray[np.int64], codes: NDArray[np.int8]) -> Tensor:
         """Latent means of views under symmetries."""
-        grids = torch.stack(
-            [flip_grid(to_grid(self.arrays["tsdf"][i : i + 1])[0], int(c)) for i, c in zip(indices, codes, strict=True)]
-        )
+        grids = torch.stack([self._grid(int(i), int(c)) for i, c in zip(indices, codes, strict=True)])
         with torch.autocast("cpu", torch.bfloat16):
             return self.autoencoder.encoder(grids)[0].float()
 
-    def draw(self, rng: np.random.Generator, count: int, refresh: float = 0.1) -> tuple[Tensor, Tensor, Tensor]:
-        """Return latents (B, C, 4, 4, 4), maps (B, 8, S, S) and camera distances (B,)."""
+    def draw(self, rng: np.random.Generator, count: int, refresh: float = 0.1) -> Batch:
+        """Draw views at random, most under the symmetry that they were last encoded with."""
         available = completed(self.folder) if self.limit is None else self.limit
         indices = rng.integers(0, available, count)
         stale = (self.codes[indices] < 0) | (rng.random(count) < refresh)
@@ -95,11 +95,16 @@ class FlowData:
         if len(stale_indices):
             self.codes[stale_indices] = rng.integers(0, 8, len(stale_indices))
             self.latents[stale_indices] = self.encode(stale_indices, self.codes[stale_indices]).half()
-        return (
+        some = indices[:DECODED]
+        return Batch(
             self.latents[indices].float(),
             torch.from_numpy(np.stack([self._maps(rng, int(i), int(self.codes[i])) for i in indices])),
             torch.from_numpy(np.asarray(self.arrays["distance"])[indices].astype(np.float32)),
+            torch.stack([self._grid(int(i), int(self.codes[i])) for i in some]),
         )
+
+    def _grid(self, index: int, code: int) -> Tensor:
+        return flip_grid(to_grid(self.arrays["tsdf"][index : index + 1])[0], code)
 
     def _maps(self, rng: np.random.Generator, index: int, code: int) -> NDArray[np.float32]:
         maps = degrade(
@@ -118,8 +123,35 @@ def draw_times(rng: torch.Generator, count: int) -> Tensor:
     return torch.sigmoid(torch.randn(count, generator=rng) * 1.2 - 0.9)
 
 
-def flow_loss(model: VelocityNetwork, latents: Tensor, maps: Tensor, distance: Tensor, rng: torch.Generator) -> Tensor:
-    """Mean squared velocity error; each condition is used for several times and noises."""
+@dataclass(frozen=True)
+class Batch:
+    """Latents (B, C, 4, 4, 4), maps (B, 8, S, S), distances (B,), and true grids (n, 1, 64, 64, 64) of the first n."""
+
+    latents: Tensor
+    maps: Tensor
+    distance: Tensor
+    grids: Tensor
+
+
+def shape_loss(decoder: GridDecoder, scale: LatentScale, clean: Tensor, grids: Tensor) -> Tensor:
+    """One minus the soft IoU of decoded clean estimates with the true shapes.
+
+    Latent error says little about the shape: it spends as much on channels that hardly move the surface.
+    """
+    with torch.autocast("cpu", torch.bfloat16):
+        decoded = decoder(clean * scale.deviation + scale.mean)
+    inside = torch.sigmoid(-8 * decoded.float()).flatten(1)
+    truth = (grids < 0).float().flatten(1)
+    both = (inside * truth).sum(1)
+    return (1 - both / (inside.sum(1) + truth.sum(1) - both + 1)).mean()
+
+
+def flow_loss(
+    model: VelocityNetwork, batch: Batch, decoder: GridDecoder, scale: LatentScale, rng: torch.Generator
+) -> Tensor:
+    """Mean squared velocity error, and the shape error of some clean estimates; each condition is used for several
+    times and noises."""
+    maps, distance, latents = batch.maps, batch.distance, (batch.latents - scale.mean) / scale.deviation
     dropped = torch.rand(len(maps), generator=rng) < DROP_CONDITION
     maps = torch.where(dropped[:, None, None, None], blank(maps), maps)
     with torch.autocast("cpu", torch.bfloat16):
@@ -128,8 +160,15 @@ def flow_loss(model: VelocityNetwork, latents: Tensor, maps: Tensor, distance: T
         noise = torch.randn(latents.shape, generator=rng)
         times = draw_times(rng, len(latents))
         mix = times.view(-1, 1, 1, 1, 1)
-        predicted = model((1 - mix) * noise + mix * latents, times, tokens.repeat(TIMES_PER_CONDITION, 1, 1))
-    return (predicted.float() - (latents - noise)).square().mean()
+        state = (1 - mix) * noise + mix * latents
+        predicted = model(state, times, tokens.repeat(TIMES_PER_CONDITION, 1, 1)).float()
+    error = (predicted - (latents - noise)).square().mean()
+    # Without a condition the mean shape is no shape at all.
+    shown = torch.nonzero(~dropped[: len(batch.grids)])[:, 0]
+    if not len(shown):
+        return error
+    clean = (state + (1 - mix) * predicted)[shown]
+    return error + SHAPE_WEIGHT * shape_loss(decoder, scale, clean, batch.grids[shown])
 
 
 @torch.no_grad()
@@ -268,8 +307,7 @@ def train(arguments: argparse.Namespace) -> None:
             torch.save({**trainer.state(), "mean": scale.mean, "deviation": scale.deviation}, checkpoint)
         if done:
             break
-        latents, maps, distance = data.draw(rng, arguments.batch)
-        loss = flow_loss(trainer.model, (latents - scale.mean) / scale.deviation, maps, distance, noise)
+        loss = flow_loss(trainer.model, data.draw(rng, arguments.batch), autoencoder.decoder, scale, noise)
         trainer.update(loss, elapsed / arguments.minutes)
         value = float(loss.detach())
         running = 0.99 * running + 0.01 * value if running else value

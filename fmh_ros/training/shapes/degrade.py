@@ -7,6 +7,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from fmh_ros.core.cues.completion import round_normals
 from fmh_ros.core.flow.embedded.layout import MAP_CHANNELS, MAP_SIZE
 
 Rng = np.random.Generator
@@ -110,7 +111,13 @@ def degrade(rng: Rng, mask: Mask, depth: Map, normals: Map, has_depth: bool) -> 
         maps[2], maps[3] = noisy * known, known
         maps[4:7] = _noisy_normals(rng, normals, float(rng.uniform(0, 0.35))) * known
         maps[7] = known
-    elif rng.random() < 0.35:
+        return maps
+    kind = rng.random()
+    if kind < 0.2:
         maps[4:7] = _noisy_normals(rng, normals, float(rng.uniform(0.1, 0.6))) * inside
         maps[7] = inside
+    elif kind < 0.85:
+        # What the pipeline itself gives where nothing but the outline is known.
+        maps[4:7] = round_normals(seen).transpose(2, 0, 1) * seen
+        maps[7] = seen
     return maps
