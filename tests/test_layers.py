@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import ast
+import importlib.util
 import subprocess
 import sys
 from pathlib import Path
@@ -50,8 +51,38 @@ def test_every_module_imports_without_ros() -> None:
     assert import_all("fmh_ros", ("rclpy",)) > 40
 
 
+def import_modules(names: tuple[str, ...], blocked: tuple[str, ...]) -> None:
+    code = "import importlib, sys\n"
+    code += f"for name in {blocked!r}: sys.modules[name] = None\n"
+    code += f"for name in {names!r}: importlib.import_module(name)\n"
+    code += "assert all(sys.modules.get(name) is None for name in ('torch', 'ai_edge_litert'))\n"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_results_cross_to_processes_without_torch() -> None:
+    core = "fmh_ros.core."
+    names = ("errors", "progress", "transforms", "frame.load", "frame.prompts", "cues.types", "hand.types")
+    names += ("guidance.config", "reconstruction.types", "reconstruction.profile", "reconstruction.quality")
+    names += ("export.write", "export.overlay", "export.views", "export.document", "export.meshes")
+    import_modules(tuple(core + name for name in names), ("torch", "rclpy"))
+
+
+@pytest.mark.parametrize("package", ["engines", "messages", "nodes"])
+def test_the_side_of_the_node_needs_no_torch(package: str) -> None:
+    if not (ROOT / "fmh_ros" / package).is_dir():
+        pytest.skip(f"fmh_ros.{package} is not there")
+    if package != "engines" and importlib.util.find_spec("rclpy") is None:
+        pytest.skip("rclpy is not installed")
+    assert import_all(f"fmh_ros.{package}", ("torch", "ai_edge_litert")) > 1
+
+
+def test_engines_need_no_ros() -> None:
+    assert import_all("fmh_ros.engines", ("rclpy", "follow_my_hold")) > 1
+
+
 def test_the_core_imports_nothing_from_the_layers_above_it() -> None:
-    above = ("fmh_ros.cli", "fmh_ros.training", "fmh_ros.evaluation", "rclpy")
+    above = ("fmh_ros.cli", "fmh_ros.engines", "fmh_ros.messages", "fmh_ros.nodes", "fmh_ros.training", "fmh_ros.evaluation", "rclpy")
     for path in (ROOT / "fmh_ros" / "core").rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []

@@ -12,7 +12,7 @@ from fmh_ros.core.errors import UsageError
 from fmh_ros.core.export.write import check_output, write_result
 from fmh_ros.core.frame.load import load_frame
 from fmh_ros.core.frame.prompts import load_prompt
-from fmh_ros.core.reconstruction.types import Reconstruction
+from fmh_ros.core.reconstruction.types import WEAK_SCORE, Reconstruction
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -52,8 +52,6 @@ def run(arguments: argparse.Namespace) -> int:
 
 def summary(result: Reconstruction, out: Path) -> str:
     """Return what a person wants to know first, a few lines."""
-    from fmh_ros.core.reconstruction.reconstructor import WEAK_SCORE
-
     quality, camera = result.quality, result.frame.reported_camera
     x, y, z = result.object.extents_m * 100
     fingers = sorted({contact.finger for contact in result.contacts})

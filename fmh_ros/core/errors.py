@@ -148,3 +148,33 @@ class TimeBudgetError(FmhError):
     """The time budget ran out before there was any result to return."""
 
     code = 51
+
+
+class BusyError(FmhError):
+    """Another job runs, and the queue for more is full."""
+
+    code = 60
+
+
+class WorkerDiedError(FmhError):
+    """The process that runs the models ended in the middle of its work."""
+
+    code = 61
+
+
+class WorkerHungError(FmhError):
+    """The process that runs the models no longer answers, or a job makes no progress."""
+
+    code = 62
+
+
+class EngineStoppedError(FmhError):
+    """The engine that runs the jobs was not started, or was stopped."""
+
+    code = 63
+
+
+class UnexpectedError(FmhError):
+    """A fault of this program: an error that none of the other codes stands for."""
+
+    code = 64

@@ -4,11 +4,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from fmh_ros.core.cues.types import HandDetector, PointMapper, Segmenter
 from fmh_ros.core.errors import ProfileError
-from fmh_ros.core.flow.protocol import LatentShapeModel
-from fmh_ros.core.hand.rig import HandRig
+
+if TYPE_CHECKING:  # these need torch, and whoever only asks for the names of the profiles must not
+    from fmh_ros.core.flow.protocol import LatentShapeModel
+    from fmh_ros.core.hand.rig import HandRig
 
 PROFILES = ("embedded",)
 

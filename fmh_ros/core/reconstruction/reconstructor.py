@@ -31,14 +31,12 @@ from fmh_ros.core.reconstruction.mesh import field_to_mesh
 from fmh_ros.core.reconstruction.mirror import mirror_reconstruction
 from fmh_ros.core.reconstruction.profile import Stages, check_profile, load_stages
 from fmh_ros.core.reconstruction.quality import measure_quality
-from fmh_ros.core.reconstruction.types import Reconstruction
+from fmh_ros.core.reconstruction.types import WEAK_SCORE, Reconstruction
 from fmh_ros.core.registration.place import canonical_pose
 from fmh_ros.core.transforms import Similarity
 
 #: Share of the job that is done when each stage begins (measured on two CPU cores).
 _BEGINS = {"detect": 0.0, "points": 0.12, "fit": 0.14, "complete": 0.18, "register": 0.19, "flow": 0.2, "finish": 0.93}
-#: Below this score the result says that it is weak.
-WEAK_SCORE = 0.25
 
 
 @dataclass(frozen=True)

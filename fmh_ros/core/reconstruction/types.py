@@ -14,6 +14,8 @@ from fmh_ros.core.guidance.report import PhaseReport
 from fmh_ros.core.hand.types import Finger, HandMesh
 from fmh_ros.core.transforms import Similarity
 
+#: Below this score the result says that it is weak.
+WEAK_SCORE = 0.25
 
 @dataclass(frozen=True)
 class ObjectMesh:
