@@ -72,6 +72,18 @@ class OutputError(FmhError):
     code = 15
 
 
+class EncodingError(FmhError):
+    """An image message has an encoding that cannot be used as what it is given for."""
+
+    code = 16
+
+
+class UnsupportedPromptError(FmhError):
+    """The profile cannot use this kind of prompt."""
+
+    code = 17
+
+
 class NoHandError(FmhError):
     """No hand was found in the image."""
 
@@ -178,3 +190,57 @@ class UnexpectedError(FmhError):
     """A fault of this program: an error that none of the other codes stands for."""
 
     code = 64
+
+
+class NoImageError(FmhError):
+    """No image arrived in time, or none ever did."""
+
+    code = 80
+
+
+class StampError(FmhError):
+    """No image of the requested stamp is kept, or none came in time."""
+
+    code = 81
+
+
+class CameraInfoMissingError(FmhError):
+    """Images arrive but their calibration does not."""
+
+    code = 82
+
+
+class SynchronisationError(FmhError):
+    """Image, calibration and depth arrive, but no set of them with stamps near enough to each other."""
+
+    code = 83
+
+
+class FrameMismatchError(FmhError):
+    """Messages that belong together name different coordinate frames."""
+
+    code = 84
+
+
+class TransformError(FmhError):
+    """The transform between two frames is not known at the time it is needed for."""
+
+    code = 85
+
+
+class ClockJumpError(FmhError):
+    """Time jumped back while the job ran, so that its stamps mean nothing any more."""
+
+    code = 86
+
+
+class NotActiveError(FmhError):
+    """The node is not active, or was deactivated or shut down before the job ended."""
+
+    code = 87
+
+
+class NoResultError(FmhError):
+    """There is no reconstruction yet, or none with this id is kept."""
+
+    code = 88
