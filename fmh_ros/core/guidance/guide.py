@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -28,6 +29,8 @@ from fmh_ros.core.hand.types import HandMesh
 from fmh_ros.core.progress import CancelCheck, Progress, ProgressCallback
 from fmh_ros.core.transforms import Similarity
 
+HurryCheck = Callable[[int], bool]
+EstimateCallback = Callable[[ImplicitField, Similarity], None]
 #: Share of the rates that a flow step begins with at least: its estimate is new, however slow the one before ended.
 LEAST_PACE = 0.4
 
@@ -89,15 +92,19 @@ def guide(
     generator: torch.Generator,
     progress: ProgressCallback | None = None,
     cancelled: CancelCheck | None = None,
+    hurry: HurryCheck | None = None,
+    on_estimate: EstimateCallback | None = None,
 ) -> GuidedSample:
     """Sample a shape under the condition, with poses and shape steered by what the image shows.
 
     T_camera_canonical : registered pose of the generator's canonical frame. hand_field : the hand's field, sampled
     from ``hand.vertices``. The result depends on nothing but the arguments and the generator's state.
+    hurry : asked between iterations with the number of flow steps to come; True ends this step's iterations.
+    on_estimate : given the clean estimate at the start of each guided flow step, with its T_camera_canonical.
     Raises CancelledError when ``cancelled`` says so between two iterations.
     """
     objective = Objective(supervision, hand, hand_field, config)
-    run = _Run(model, condition, objective, config, progress, cancelled)
+    run = _Run(model, condition, objective, config, progress, cancelled, hurry, on_estimate)
     hand_pose = PoseParameters(hand.T_camera_hand, hand.vertices.mean(0), device=supervision.rays.device)
     return run.sample(initial_noise(model.latent_shape, generator, model.temperature), hand_pose, T_camera_canonical)
 
@@ -123,9 +130,11 @@ class _Run:
         config: GuidanceConfig,
         progress: ProgressCallback | None,
         cancelled: CancelCheck | None,
+        hurry: HurryCheck | None,
+        on_estimate: EstimateCallback | None,
     ) -> None:
         self.model, self.condition, self.objective, self.config = model, condition, objective, config
-        self.progress, self.cancelled = progress, cancelled
+        self.progress, self.cancelled, self.hurry, self.on_estimate = progress, cancelled, hurry, on_estimate
         self.sigmas = sigmas(config.flow_steps)
         self.plan = plan_phases(config)
         self.planned = sum(len(p.steps) * p.settings.iterations for p in self.plan) + config.flow_steps
@@ -232,6 +241,9 @@ class _Run:
         self.pace = max(self.pace, LEAST_PACE)
         remaining = 1.0 - self.sigmas[step]
         clean = clean_estimate(x, velocity, self.sigmas[step])
+        if self.on_estimate is not None:
+            with torch.no_grad():
+                self.on_estimate(self.model.decode(clean), self.object.pose().similarity())
         leaf = VelocityLeaf(velocity, clean, remaining, self.config.optimiser, shift if steers else None)
         fixed = None if steers or phase.name == "hand" else self._estimate(x, leaf.velocity, step)
         best, best_poses, best_change = math.inf, self._poses(), leaf.change.detach().clone()
@@ -248,7 +260,7 @@ class _Run:
             self._tick(phase.name, step, k, value)
             if value < best:
                 best, best_poses, best_change = value, self._poses(), leaf.change.detach().clone()
-            if not math.isfinite(value) or not total.requires_grad or self._plateau(history):
+            if not math.isfinite(value) or not total.requires_grad or self._plateau(history) or self._hurried(step):
                 break
             total.backward()  # type: ignore[no-untyped-call]
             self._adapt(value, best)
@@ -276,6 +288,9 @@ class _Run:
         steps have the full rate however near the optimum a phase begins."""
         slower, faster = self.config.optimiser.pace
         self.pace = min(self.pace * (slower if value > best else faster), 1.0)
+
+    def _hurried(self, step: int) -> bool:
+        return self.hurry is not None and self.hurry(self.config.flow_steps - step)
 
     def _plateau(self, history: list[float]) -> bool:
         """Whether the best loss fell too little over the last iterations."""

@@ -8,6 +8,7 @@ the distance and with it the size.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -73,6 +74,7 @@ def fit_hand(
     depth: NDArray[np.float32] | None = None,
     hand_mask: NDArray[np.bool_] | None = None,
     settings: FitSettings | None = None,
+    check: Callable[[], None] | None = None,
 ) -> HandMesh:
     """Fit a right hand.
 
@@ -84,6 +86,7 @@ def fit_hand(
         hand_mask: (H, W) visible skin, so that depth of the held object is not mistaken for the hand's; the forearm
             may be in it.
         settings: what the fit believes.
+        check: called between iterations; what it raises ends the fit.
 
     Returns:
         The posed mesh. ``scale_sigma`` is the size prior's without depth, smaller with it.
@@ -94,6 +97,7 @@ def fit_hand(
     settings = settings or FitSettings()
     _check(observation)
     problem = _Problem(observation, camera, rig, settings)
+    problem.check = check
     tried = [problem.solve(problem.start(curl, False)) for curl in settings.starts]
     theta = min(tried, key=problem.cost)
     if problem.error(theta) > settings.doubt:
@@ -142,6 +146,7 @@ class _Problem:
 
     def __init__(self, observation: HandObservation, camera: CameraModel, rig: HandRig, settings: FitSettings) -> None:
         self.observation, self.camera, self.rig, self.settings = observation, camera, rig, settings
+        self.check: Callable[[], None] | None = None
         self.box = float(np.ptp(observation.keypoints_2d, axis=0).max())
         basis, index = _angle_basis()
         self.basis = torch.as_tensor(basis)
@@ -245,6 +250,8 @@ class _Problem:
         """Minimise from a start."""
 
         def values(x: FloatArray) -> FloatArray:
+            if self.check is not None:
+                self.check()
             with torch.no_grad():
                 return self.residuals(torch.as_tensor(x)).numpy()
 

@@ -10,6 +10,7 @@ from skimage.measure import marching_cubes
 
 from fmh_ros.core.errors import EmptyShapeError
 from fmh_ros.core.fields.protocol import ImplicitField
+from fmh_ros.core.progress import PreviewMesh
 from fmh_ros.core.reconstruction.types import ObjectMesh
 from fmh_ros.core.transforms import Similarity
 
@@ -39,6 +40,17 @@ def field_to_mesh(field: ImplicitField, T_camera_field: Similarity, resolution: 
         body, cell = _largest_body(field, coarser)
     body = smooth_without_shrinking(body, cell)
     return place_in_object_frame(T_camera_field.apply(np.asarray(body.vertices)), np.asarray(body.faces, np.int64))
+
+
+def preview_mesh(field: ImplicitField, T_camera_field: Similarity, resolution: int = 32) -> PreviewMesh | None:
+    """Mesh the zero level of ``field`` quickly, for people to look at; None when it has no surface."""
+    values = field.grid(resolution).detach().cpu().float().numpy()
+    if not (np.isfinite(values).all() and values.min() < 0 < values.max()):
+        return None
+    cell = 2.0 * field.bounds / (resolution - 1)
+    points, faces, _, _ = marching_cubes(np.pad(values, 1, constant_values=cell), 0.0, spacing=(cell,) * 3)
+    vertices = T_camera_field.apply(points - (field.bounds + cell))
+    return PreviewMesh(vertices.astype(np.float32), np.ascontiguousarray(faces, np.int32))
 
 
 def place_in_object_frame(vertices: FloatArray, faces: NDArray[np.int64]) -> ObjectMesh:

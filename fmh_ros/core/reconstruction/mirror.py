@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from fmh_ros.core.cues.types import SceneMasks
 from fmh_ros.core.hand.fit import mirror_observation
 from fmh_ros.core.hand.types import HandMesh
+from fmh_ros.core.progress import PreviewMesh
 from fmh_ros.core.reconstruction.mesh import object_axes
 from fmh_ros.core.reconstruction.types import Contact, ObjectMesh, Reconstruction
 from fmh_ros.core.transforms import Similarity
@@ -62,6 +63,12 @@ def mirror_hand(hand: HandMesh) -> HandMesh:
         faces=np.ascontiguousarray(hand.faces[:, ::-1]),
         keypoints=hand.keypoints @ _HAND,
     )
+
+
+def mirror_preview(mesh: PreviewMesh) -> PreviewMesh:
+    """The same mesh seen in a mirror."""
+    vertices = mesh.vertices * np.array([-1.0, 1.0, 1.0], np.float32)
+    return PreviewMesh(vertices, np.ascontiguousarray(mesh.faces[:, ::-1]))
 
 
 def _flipped(values: NDArray[_Scalar]) -> NDArray[_Scalar]:

@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Literal
@@ -15,8 +13,9 @@ import torch
 from fmh_ros import __version__
 from fmh_ros.core.cues.completion import complete_view
 from fmh_ros.core.cues.types import HandObservation, ObjectView, PointMap, SceneMasks
-from fmh_ros.core.errors import CancelledError, EmptyShapeError, FmhError
+from fmh_ros.core.errors import CancelledError, EmptyShapeError, FmhError, TimeBudgetError
 from fmh_ros.core.fields.mesh import MeshField, mesh_field
+from fmh_ros.core.fields.protocol import ImplicitField
 from fmh_ros.core.frame.frame import Frame, ObjectPrompt, Side
 from fmh_ros.core.guidance.config import Ablation, GuidanceConfig
 from fmh_ros.core.guidance.config import preset as guidance_preset
@@ -27,16 +26,14 @@ from fmh_ros.core.hand.types import HandMesh
 from fmh_ros.core.progress import CancelCheck, Progress, ProgressCallback
 from fmh_ros.core.reconstruction.choose import ChosenHand, choose_hand
 from fmh_ros.core.reconstruction.contacts import find_contacts
-from fmh_ros.core.reconstruction.mesh import field_to_mesh
-from fmh_ros.core.reconstruction.mirror import mirror_reconstruction
+from fmh_ros.core.reconstruction.job import Job
+from fmh_ros.core.reconstruction.mesh import field_to_mesh, preview_mesh
+from fmh_ros.core.reconstruction.mirror import mirror_preview, mirror_reconstruction
 from fmh_ros.core.reconstruction.profile import Stages, check_profile, load_stages
 from fmh_ros.core.reconstruction.quality import measure_quality
 from fmh_ros.core.reconstruction.types import WEAK_SCORE, Reconstruction
 from fmh_ros.core.registration.place import canonical_pose
 from fmh_ros.core.transforms import Similarity
-
-#: Share of the job that is done when each stage begins (measured on two CPU cores).
-_BEGINS = {"detect": 0.0, "points": 0.12, "fit": 0.14, "complete": 0.18, "register": 0.19, "flow": 0.2, "finish": 0.93}
 
 
 @dataclass(frozen=True)
@@ -50,43 +47,6 @@ class _Cues:
     view: ObjectView
     condition: Any
     T_camera_canonical: Similarity
-
-
-class _Job:
-    """Clock, progress and cancellation of one reconstruction."""
-
-    def __init__(self, progress: ProgressCallback | None, cancelled: CancelCheck | None) -> None:
-        self.progress = progress
-        self.cancelled = cancelled
-        self.started = time.perf_counter()
-        self.timings: dict[str, float] = {}
-        self._stage, self._since = "", self.started
-
-    def enter(self, stage: str, *, announce: bool = True) -> None:
-        """Close the running stage's clock and begin another; raises CancelledError between stages."""
-        now = time.perf_counter()
-        if self._stage:
-            self.timings[self._stage] = self.timings.get(self._stage, 0.0) + now - self._since
-        self._stage, self._since = stage, now
-        if self.cancelled is not None and self.cancelled():
-            raise CancelledError(f"The job was cancelled before stage {stage}")
-        if announce and stage in _BEGINS:
-            self.report(Progress(stage, fraction=_BEGINS[stage]))
-
-    def report(self, progress: Progress) -> None:
-        """Pass a report on, with the time since the job began."""
-        if self.progress is not None:
-            self.progress(replace(progress, elapsed_s=time.perf_counter() - self.started))
-
-    def flow_reporter(self, index: int, count: int) -> Callable[[Progress], None]:
-        """Map a sample's own fraction into the job's."""
-        begin, end = _BEGINS["flow"], _BEGINS["finish"]
-
-        def report(inner: Progress) -> None:
-            share = (index + inner.fraction) / count
-            self.report(replace(inner, stage="flow", fraction=begin + (end - begin) * share))
-
-        return report
 
 
 class Reconstructor:
@@ -115,6 +75,8 @@ class Reconstructor:
         samples: int = 1,
         guidance: bool = True,
         config: GuidanceConfig | None = None,
+        time_budget_s: float | None = None,
+        previews: bool = False,
         progress: ProgressCallback | None = None,
         cancelled: CancelCheck | None = None,
     ) -> Reconstruction:
@@ -128,6 +90,9 @@ class Reconstructor:
             samples: how many shapes to draw; the one with the best quality score is returned.
             guidance: steer the flow; False samples it freely and only places the result.
             config: overrides the preset.
+            time_budget_s: seconds in which a result is wanted. When they run short, guidance ends early and no
+                further samples are drawn, and a warning in the result says so.
+            previews: report a coarse mesh at the start of each guided flow step.
             progress: called with every report; cancelled: asked between iterations, True stops with CancelledError.
 
         Raises:
@@ -137,34 +102,22 @@ class Reconstructor:
         config = config or guidance_preset(self.preset)
         if not guidance:
             config = replace(config, ablation=Ablation(guided=False))
-        job = _Job(progress, cancelled)
+        job = Job(progress, cancelled, time_budget_s)
         job.enter("load")
         self.load()
         assert self._stages is not None
         cues = self._look(job, frame, prompt or ObjectPrompt(), None if hand == "auto" else hand, seed)
-        results: list[Reconstruction] = []
-        failure: FmhError | None = None
-        for index in range(samples):
-            job.enter("flow", announce=index == 0)
-            try:
-                sample = self._sample(job, cues, config, seed + index, index, samples)
-                job.enter("finish", announce=index == samples - 1)
-                results.append(self._finish(cues, sample, config, seed + index))
-            except EmptyShapeError as error:
-                failure = error
-        if not results:
-            assert failure is not None
-            raise failure
+        results = self._samples(job, cues, config, seed, samples, previews)
         best = max(results, key=lambda r: r.quality.score)
         best = mirror_reconstruction(best) if cues.chosen.mirrored else best
         job.enter("")
         job.report(Progress("finish", fraction=1.0))
-        timings = {**job.timings, "total": time.perf_counter() - job.started}
+        timings = {**job.timings, "total": job.elapsed()}
         return replace(
             best, profile=self.profile, preset=self.preset, timings_s=timings, versions=_versions(self._stages)
         )
 
-    def _look(self, job: _Job, frame: Frame, prompt: ObjectPrompt, side: Side | None, seed: int) -> _Cues:
+    def _look(self, job: Job, frame: Frame, prompt: ObjectPrompt, side: Side | None, seed: int) -> _Cues:
         """Cues and registration."""
         stages = self._stages
         assert stages is not None
@@ -175,7 +128,7 @@ class Reconstructor:
         points = _point_map(stages, frame, observation, masks)
         job.enter("fit")
         depth = points.depth if points is not None and points.source == "sensor" else None
-        hand = fit_hand(observation, frame.camera, stages.rig, depth=depth, hand_mask=masks.hand)
+        hand = fit_hand(observation, frame.camera, stages.rig, depth=depth, hand_mask=masks.hand, check=job.check)
         job.enter("complete")
         view = complete_view(frame, masks, points, hand)
         job.enter("register")
@@ -184,28 +137,69 @@ class Reconstructor:
         field = mesh_field(hand.vertices, hand.faces)
         return _Cues(chosen, points, hand, field, view, condition, T_camera_canonical)
 
+    def _samples(
+        self, job: Job, cues: _Cues, config: GuidanceConfig, seed: int, count: int, previews: bool
+    ) -> list[Reconstruction]:
+        """Draw samples while there is time; at least one, or an error."""
+        results: list[Reconstruction] = []
+        failure: FmhError | None = None
+        for index in range(count):
+            began = job.elapsed()
+            try:
+                job.enter("flow", announce=index == 0)
+                sample = self._sample(job, cues, config, seed + index, (index, count), previews)
+                job.enter("finish", announce=index == count - 1)
+                results.append(self._finish(job, cues, sample, seed + index))
+            except EmptyShapeError as error:
+                failure = error
+            except TimeBudgetError:
+                if not results:
+                    raise
+            if job.remaining() < job.elapsed() - began:
+                break
+        if not results:
+            assert failure is not None
+            raise failure
+        drawn = index + 1
+        if drawn < count:
+            results = [_warned(r, f"The time budget was enough for {drawn} of {count} samples.") for r in results]
+        return results
+
     def _sample(
-        self, job: _Job, cues: _Cues, config: GuidanceConfig, seed: int, index: int, count: int
+        self, job: Job, cues: _Cues, config: GuidanceConfig, seed: int, which: tuple[int, int], previews: bool
     ) -> GuidedSample:
-        """One guided run of the flow."""
+        """One guided run of the flow; which : index of the sample and how many there will be."""
         stages = self._stages
         assert stages is not None
         chosen = cues.chosen
-        supervision = build_supervision(chosen.frame, chosen.masks, cues.points, chosen.observation, config.render_size)
-        return guide(
-            stages.generator,
-            cues.condition,
-            cues.T_camera_canonical,
-            cues.hand,
-            cues.hand_field,
-            supervision,
-            config,
-            generator=torch.Generator().manual_seed(seed),
-            progress=job.flow_reporter(index, count),
-            cancelled=job.cancelled,
-        )
 
-    def _finish(self, cues: _Cues, sample: GuidedSample, config: GuidanceConfig, seed: int) -> Reconstruction:
+        def show(field: ImplicitField, T_camera_canonical: Similarity) -> None:
+            mesh = preview_mesh(field, T_camera_canonical)
+            if mesh is not None:
+                job.show(mirror_preview(mesh) if chosen.mirrored else mesh)
+
+        supervision = build_supervision(chosen.frame, chosen.masks, cues.points, chosen.observation, config.render_size)
+        try:
+            return guide(
+                stages.generator,
+                cues.condition,
+                cues.T_camera_canonical,
+                cues.hand,
+                cues.hand_field,
+                supervision,
+                config,
+                generator=torch.Generator().manual_seed(seed),
+                progress=job.flow_reporter(*which),
+                cancelled=job.must_end,
+                hurry=job.must_hurry,
+                on_estimate=show if previews else None,
+            )
+        except CancelledError:
+            if job.cancelled():
+                raise
+            raise job.out_of_time() from None
+
+    def _finish(self, job: Job, cues: _Cues, sample: GuidedSample, seed: int) -> Reconstruction:
         """Meshes, contacts and quality of a sample, still as a right hand."""
         chosen = cues.chosen
         hand = posed_hand(cues.hand, sample.T_camera_hand)
@@ -213,6 +207,8 @@ class Reconstructor:
         contacts = find_contacts(mesh, hand)
         quality = measure_quality(chosen.frame, chosen.observation, chosen.masks, hand, mesh, contacts)
         warnings = [*chosen.frame.warnings, *chosen.warnings]
+        if job.hurried:
+            warnings.append("The time budget ended guidance early; with more time the result would be more exact.")
         if quality.score < WEAK_SCORE:
             warnings.append(f"The result is weak (score {quality.score:.2f}); look at overlay.png and views.png.")
         return Reconstruction(
@@ -229,6 +225,10 @@ class Reconstructor:
             seed=seed,
             warnings=tuple(dict.fromkeys(warnings)),
         )
+
+
+def _warned(result: Reconstruction, warning: str) -> Reconstruction:
+    return replace(result, warnings=(*result.warnings, warning))
 
 
 def posed_hand(hand: HandMesh, T_camera_hand: Similarity) -> HandMesh:

@@ -17,6 +17,7 @@ from fmh_ros.core.transforms import Similarity
 #: Below this score the result says that it is weak.
 WEAK_SCORE = 0.25
 
+
 @dataclass(frozen=True)
 class ObjectMesh:
     """The held object.
