@@ -82,7 +82,15 @@ def test_engines_need_no_ros() -> None:
 
 
 def test_the_core_imports_nothing_from_the_layers_above_it() -> None:
-    above = ("fmh_ros.cli", "fmh_ros.engines", "fmh_ros.messages", "fmh_ros.nodes", "fmh_ros.training", "fmh_ros.evaluation", "rclpy")
+    above = (
+        "fmh_ros.cli",
+        "fmh_ros.engines",
+        "fmh_ros.messages",
+        "fmh_ros.nodes",
+        "fmh_ros.training",
+        "fmh_ros.evaluation",
+        "rclpy",
+    )
     for path in (ROOT / "fmh_ros" / "core").rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []

@@ -1,0 +1,75 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A job and a configuration on their way through an engine."""
+
+from __future__ import annotations
+
+import logging
+import time
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+
+from fmh_ros.core.errors import FmhError
+from fmh_ros.core.progress import Progress
+from fmh_ros.core.reconstruction.types import Reconstruction
+from fmh_ros.engines.types import FeedbackCallback, JobFeedback, JobOutcome, JobRequest, OutcomeCallback
+
+LOG = logging.getLogger(__name__)
+
+
+@dataclass
+class Job:
+    """An accepted job. Times are of the monotonic clock, seconds.
+
+    sent : when the worker got it, None while it waits; cancelled : when its end was asked for; heard : when the worker
+    last reported on it.
+    """
+
+    id: int
+    request: JobRequest
+    on_feedback: FeedbackCallback | None
+    on_outcome: OutcomeCallback | None
+    submitted: float = field(default_factory=time.monotonic)
+    sent: float | None = None
+    cancelled: float | None = None
+    told: bool = False
+    heard: float = 0.0
+    progress: Progress | None = None
+
+    def remaining(self, now: float) -> float | None:
+        """Seconds left of the time budget, None without one."""
+        budget = self.request.time_budget_s
+        return None if budget is None else self.submitted + budget - now
+
+    def report(self, progress: Progress, now: float) -> None:
+        """Pass a report on."""
+        self.progress, self.heard = progress, now
+        if self.on_feedback is not None:
+            try:
+                self.on_feedback(JobFeedback(self.id, progress))
+            except Exception:
+                LOG.exception("The feedback callback of job %d failed", self.id)
+
+    def end(self, reconstruction: Reconstruction | None, error: FmhError | None) -> None:
+        """Pass the outcome on."""
+        if self.on_outcome is not None:
+            outcome = JobOutcome(self.id, reconstruction, error, time.monotonic() - self.submitted)
+            try:
+                self.on_outcome(outcome)
+            except Exception:
+                LOG.exception("The outcome callback of job %d failed", self.id)
+
+
+@dataclass
+class Configuration:
+    """A request to load a profile."""
+
+    profile: str
+    future: Future[None] = field(default_factory=Future)
+
+    def end(self, error: FmhError | None) -> None:
+        """Resolve the future, unless its owner has cancelled it."""
+        if self.future.set_running_or_notify_cancel():
+            if error is None:
+                self.future.set_result(None)
+            else:
+                self.future.set_exception(error)
