@@ -106,6 +106,10 @@ class WorkerProcess:
             self._last_lines.append(text)
             OUTPUT_LOG.info("%s", text)
 
+    def forget_output(self) -> None:
+        """Do not quote what was printed so far: something new begins."""
+        self._last_lines.clear()
+
     def end(self, *, grace_s: float = 0.0) -> None:
         """Close the connection, wait for the process at most ``grace_s`` seconds, kill it if need be, and reap it."""
         self.connection.close()
@@ -120,7 +124,7 @@ class WorkerProcess:
     def describe_end(self) -> FmhError:
         """Return why the process, which was not told to, ended. Call it after ``end``."""
         code = self._popen.returncode
-        printed = " | ".join(self._last_lines)
+        printed = "" if code == -signal.SIGKILL else " | ".join(self._last_lines)
         if code == -signal.SIGKILL and kernel_oom_kills() > self._oom_kills:
             return OutOfMemoryError(
                 "The kernel ended the worker process because the machine ran out of memory",

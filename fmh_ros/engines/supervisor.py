@@ -45,7 +45,7 @@ class Limits:
 
     cancel_s: float = 0.7
     budget_s: float = 2.0
-    drain_s: float = 3.0
+    drain_s: float = 5.0
     load_s: float = 300.0
     heartbeat_s: float = 10.0
     stall_s: float = 180.0
@@ -134,6 +134,7 @@ class Supervisor:
         elif job is not None:
             now = time.monotonic()
             job.sent = job.heard = now
+            worker.forget_output()
             worker.outbox.put(wire.Run(job.id, job.request, job.remaining(now)))
 
     def _wait(self) -> None:

@@ -32,7 +32,7 @@ if TYPE_CHECKING:  # imported when the first models are loaded: torch takes seco
 
 LOG = logging.getLogger("fmh_ros.worker")
 _PR_SET_PDEATHSIG = 1
-_SMALL_MEMORY_WORDS = ("allocate memory", "out of memory", "insufficient memory")
+_SMALL_MEMORY_WORDS = ("allocate memory", "out of memory", "insufficient memory", "failed to map segment")
 
 
 class Worker:
