@@ -90,10 +90,12 @@ def train(
     peak: float = 1.5e-3,
     seed: int = 0,
     start: Path | None = None,
+    decoder_only: bool = False,
 ) -> None:
     """Train for this long by the clock and write ``autoencoder.pt`` every few minutes.
 
-    ``start`` is a checkpoint whose weights are taken over, for a new schedule with a fresh optimiser.
+    ``start`` is a checkpoint whose weights are taken over, for a new schedule with a fresh optimiser. ``decoder_only``
+    leaves the encoder as it is, and with it the latents of a flow that is being trained.
     """
     out.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(seed)
@@ -101,7 +103,10 @@ def train(
     model = GridAutoencoder()
     if start is not None:
         model.load_state_dict(torch.load(start, weights_only=True))
-    optimiser = torch.optim.AdamW(model.parameters(), lr=peak, betas=(0.9, 0.98), weight_decay=1e-3)
+    model.encoder.requires_grad_(not decoder_only)
+    optimiser = torch.optim.AdamW(
+        [p for p in model.parameters() if p.requires_grad], lr=peak, betas=(0.9, 0.98), weight_decay=1e-3
+    )
     arrays = open_arrays(data)
     started = time.monotonic()
     step, running, next_report = 0, 0.0, 2.0
@@ -128,7 +133,14 @@ def train(
         if elapsed > next_report:
             next_report = elapsed + 3
             scores = evaluate(model, held_out, 60)
-            log.info("%.1f min step %d loss %.4f kl %.2f iou %.3f", elapsed, step, running, float(kl), scores["mean"])
+            log.info(
+                "%.1f min step %d loss %.4f kl %.2f iou %.3f",
+                elapsed,
+                step,
+                running,
+                float(kl.detach()),
+                scores["mean"],
+            )
             torch.save(model.state_dict(), out / "autoencoder.pt")
     torch.save(model.state_dict(), out / "autoencoder.pt")
     log.info("held out after %d steps of %d: %s", step, batch, evaluate(model, held_out, 690))
@@ -146,6 +158,9 @@ def main() -> None:
     parser.add_argument("--peak", type=float, default=1.5e-3, help="learning rate at the schedule's peak")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--start", type=Path, help="a checkpoint to go on from")
+    parser.add_argument(
+        "--decoder-only", action="store_true", help="leave the encoder, and so the latents, as they are"
+    )
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     train(
@@ -156,6 +171,7 @@ def main() -> None:
         peak=arguments.peak,
         seed=arguments.seed,
         start=arguments.start,
+        decoder_only=arguments.decoder_only,
     )
 
 

@@ -294,7 +294,7 @@ def train(arguments: argparse.Namespace) -> None:
         saved = torch.load(checkpoint, weights_only=True)
         trainer.load(saved)
         scale = LatentScale(saved["mean"], saved["deviation"])
-    else:
+    if not (arguments.resume and checkpoint.exists()) or arguments.new_autoencoder:
         scale = measure_scale(data)
     started, next_report, running = time.monotonic(), 4.0, 0.0
     while True:
@@ -333,6 +333,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--resume", action="store_true")
+    parser.add_argument("--new-autoencoder", action="store_true", help="resume on the latents of another autoencoder")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     train(arguments)
