@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING
 from fmh_ros import __version__
 from fmh_ros.core.errors import FmhError, OutOfMemoryError, UnexpectedError
 from fmh_ros.core.progress import Progress
+from fmh_ros.core.reconstruction.profile import check_profile
 from fmh_ros.engines.channel import Inbox, Outbox
 from fmh_ros.engines.wire import HEARTBEAT_S, Cancel, Ended, Heartbeat, Hello, Load, Loaded, Logged, Reported, Run
 
@@ -86,6 +87,7 @@ class Worker:
     def _load(self, profile: str) -> FmhError | None:
         """Load a profile in place of the one that is loaded; returns the error when that fails."""
         try:
+            check_profile(profile)
             from fmh_ros.core.reconstruction.reconstructor import Reconstructor
 
             if self._reconstructor is not None and self._reconstructor.profile == profile:
