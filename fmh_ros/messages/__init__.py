@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Reconstructions as ROS messages and back: pure functions, without a node and without torch."""
