@@ -34,7 +34,8 @@ LOG = logging.getLogger(__name__)
 class Limits:
     """How patient an engine is, seconds.
 
-    cancel_s : a cancelled job that has not ended by then is given up. budget_s : the same, past the time budget.
+    cancel_s : a cancelled job that has not ended by then is given up. budget_s, budget_share : the same past the time
+    budget, so long and so much of the budget: a result that is a little late is better than none.
     drain_s : a job that was given up may still take this long to end by itself, so that loaded models are kept; then
     its process is killed. No other job runs meanwhile.
     load_s : a process must be up, and models loaded, within this. heartbeat_s : a process is silent at most this long.
@@ -45,6 +46,7 @@ class Limits:
 
     cancel_s: float = 0.7
     budget_s: float = 2.0
+    budget_share: float = 0.25
     drain_s: float = 5.0
     load_s: float = 300.0
     heartbeat_s: float = 10.0
@@ -234,7 +236,8 @@ class Supervisor:
         if worker is not None and job is not None and job.sent is not None:
             yield _Alarm(job.heard + limits.stall_s, self._stalls)
             if left is not None:
-                yield _Alarm(left + limits.budget_s, _out_of_time, kills=False)
+                late = limits.budget_s + limits.budget_share * (left - job.submitted)
+                yield _Alarm(left + late, _out_of_time, kills=False)
             if job.cancelled is not None:
                 yield _Alarm(job.cancelled + limits.cancel_s, _cancelled, kills=False)
 
