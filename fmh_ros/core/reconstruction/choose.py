@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -31,27 +32,41 @@ class ChosenHand:
 
 
 def choose_hand(
-    frame: Frame, detector: HandDetector, segmenter: Segmenter, prompt: ObjectPrompt, side: Side | None
+    frame: Frame,
+    detector: HandDetector,
+    segmenter: Segmenter,
+    prompt: ObjectPrompt,
+    side: Side | None,
+    check: Callable[[], None] | None = None,
 ) -> ChosenHand:
     """Detect hands and pick one.
 
     A prompt decides by nearness; otherwise up to MAX_CANDIDATES hands are segmented and the surest hand with the surest
-    object wins. Raises NoHandError, NoObjectError or EmptyObjectMaskError.
+    object wins. Raises NoHandError, NoObjectError or EmptyObjectMaskError. check : called between networks; what it
+    raises ends the choice.
     """
     found = detector.detect(frame)
     hands = [h for h in found if side is None or h.side == side]
     if not hands:
-        seen = f"{len(found)} hand(s), but no {side} one" if found else "No hand was found in the image"
+        seen = (
+            f"{len(found)} hand(s), but no {side} one"
+            if found
+            else "No hand was found in the image"
+        )
         raise NoHandError(
             seen,
             expected="a hand at least about 40 pixels wide, not covered by a glove",
-            change="Use --hand auto" if found else "Move the camera closer, or crop the image around the hand",
+            change="Use --hand auto"
+            if found
+            else "Move the camera closer, or crop the image around the hand",
         )
     if prompt.given:
         hands = sorted(hands, key=lambda h: _distance_to_prompt(h, prompt))[:1]
     candidates: list[ChosenHand] = []
     failure: NoObjectError | EmptyObjectMaskError | None = None
     for hand in hands[:MAX_CANDIDATES]:
+        if check is not None:
+            check()
         try:
             candidates.append(_as_right_hand(frame, detector, segmenter, prompt, hand))
         except (NoObjectError, EmptyObjectMaskError) as error:
@@ -61,7 +76,9 @@ def choose_hand(
         raise failure
     candidates.sort(key=_score, reverse=True)
     best = candidates[0]
-    return ChosenHand(**{**vars(best), "warnings": best.warnings + _rivals(candidates, len(hands))})
+    return ChosenHand(
+        **{**vars(best), "warnings": best.warnings + _rivals(candidates, len(hands))}
+    )
 
 
 def _score(chosen: ChosenHand) -> float:
@@ -69,18 +86,28 @@ def _score(chosen: ChosenHand) -> float:
 
 
 def _rivals(candidates: list[ChosenHand], hands: int) -> tuple[str, ...]:
-    rivals = [c for c in candidates[1:] if _score(c) > RIVAL_SHARE * _score(candidates[0])]
+    rivals = [
+        c for c in candidates[1:] if _score(c) > RIVAL_SHARE * _score(candidates[0])
+    ]
     if rivals:
         side = "left" if candidates[0].mirrored else "right"
         return (
             f"{1 + len(rivals)} hands seem to hold something; the {side} one was chosen. "
             "Give --hand or --object-box for another.",
         )
-    return (f"{hands} hands were found; the one that holds something was chosen.",) if hands > 1 else ()
+    return (
+        (f"{hands} hands were found; the one that holds something was chosen.",)
+        if hands > 1
+        else ()
+    )
 
 
 def _as_right_hand(
-    frame: Frame, detector: HandDetector, segmenter: Segmenter, prompt: ObjectPrompt, hand: HandObservation
+    frame: Frame,
+    detector: HandDetector,
+    segmenter: Segmenter,
+    prompt: ObjectPrompt,
+    hand: HandObservation,
 ) -> ChosenHand:
     if hand.side == "right":
         masks = segmenter.segment(frame, hand, prompt)
@@ -108,10 +135,16 @@ def _distance_to_prompt(hand: HandObservation, prompt: ObjectPrompt) -> float:
         nearest = np.clip(keypoints, [x0, y0], [x1, y1])
         distances.append(float(np.linalg.norm(keypoints - nearest, axis=1).mean()))
     for point in prompt.points:
-        distances.append(float(np.linalg.norm(keypoints - np.array(point), axis=1).min()))
+        distances.append(
+            float(np.linalg.norm(keypoints - np.array(point), axis=1).min())
+        )
     if prompt.mask is not None and prompt.mask.any():
         rows, columns = np.nonzero(prompt.mask)
         step = max(1, len(rows) // 2000)
         pixels = np.stack([columns, rows], 1)[::step]
-        distances.append(float(np.linalg.norm(keypoints[:, None] - pixels[None], axis=2).min(1).mean()))
+        distances.append(
+            float(
+                np.linalg.norm(keypoints[:, None] - pixels[None], axis=2).min(1).mean()
+            )
+        )
     return min(distances)
