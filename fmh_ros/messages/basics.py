@@ -11,10 +11,10 @@ import numpy as np
 from builtin_interfaces.msg import Time
 from geometry_msgs.msg import Point, Pose, Quaternion, Transform, Vector3
 from numpy.typing import ArrayLike, NDArray
-from scipy.spatial.transform import Rotation
 from std_msgs.msg import Header
 
 from fmh_ros.core.transforms import Similarity
+from fmh_ros.ros_compat import matrix_from_quat_xyzw, quat_xyzw_from_matrix
 
 FloatArray = NDArray[np.float64]
 NANOSECONDS = 1_000_000_000
@@ -77,7 +77,7 @@ def from_xyz(value: Point | Vector3) -> FloatArray:
 
 def to_quaternion(rotation: FloatArray) -> Quaternion:
     """A rotation matrix (3, 3) as a unit quaternion with w >= 0."""
-    x, y, z, w = Rotation.from_matrix(rotation).as_quat(canonical=True).tolist()
+    x, y, z, w = quat_xyzw_from_matrix(rotation).tolist()
     return Quaternion(x=x, y=y, z=z, w=w)
 
 
@@ -89,7 +89,7 @@ def to_pose(pose: Similarity) -> Pose:
 def from_pose(pose: Pose) -> Similarity:
     """A pose message as a rigid transform. Raises ValueError for a quaternion of length 0."""
     quat_xyzw = [pose.orientation.x, pose.orientation.y, pose.orientation.z, pose.orientation.w]
-    return Similarity(Rotation.from_quat(quat_xyzw).as_matrix(), from_xyz(pose.position))
+    return Similarity(matrix_from_quat_xyzw(quat_xyzw), from_xyz(pose.position))
 
 
 def to_transform(pose: Similarity) -> Transform:
@@ -100,4 +100,4 @@ def to_transform(pose: Similarity) -> Transform:
 def from_transform(transform: Transform) -> Similarity:
     """A transform message as a rigid transform."""
     q = transform.rotation
-    return Similarity(Rotation.from_quat([q.x, q.y, q.z, q.w]).as_matrix(), from_xyz(transform.translation))
+    return Similarity(matrix_from_quat_xyzw([q.x, q.y, q.z, q.w]), from_xyz(transform.translation))
