@@ -87,9 +87,7 @@ class Running:
 
 @pytest.fixture(scope="module")
 def frame() -> Frame:
-    return load_frame(
-        EXAMPLE / "rgb.png", EXAMPLE / "depth.png", EXAMPLE / "camera.yaml"
-    )
+    return load_frame(EXAMPLE / "rgb.png", EXAMPLE / "depth.png", EXAMPLE / "camera.yaml")
 
 
 @pytest.fixture(scope="module")
@@ -129,9 +127,7 @@ def test_a_job_gives_what_the_library_gives(free: Running, frame: Frame) -> None
     assert np.array_equal(result.frame.image, frame.image)
     assert result.quality == expected.quality
     assert (result.profile, result.preset, result.seed) == ("embedded", "default", 3)
-    assert trimesh.Trimesh(
-        result.object.vertices, result.object.faces, process=False
-    ).is_watertight
+    assert trimesh.Trimesh(result.object.vertices, result.object.faces, process=False).is_watertight
 
 
 def test_feedback_comes_at_once_and_in_order(free: Running) -> None:
@@ -145,20 +141,14 @@ def test_feedback_comes_at_once_and_in_order(free: Running) -> None:
     assert free.outcomes[0].duration_s >= free.feedback[-1].progress.elapsed_s
 
 
-def test_a_time_budget_gives_a_guided_result_in_time(
-    engine: LocalEngine, free: Running, frame: Frame
-) -> None:
+def test_a_time_budget_gives_a_guided_result_in_time(engine: LocalEngine, free: Running, frame: Frame) -> None:
     budget = 2.5 * free.outcome().duration_s
-    running = Running(engine).submit(
-        JobRequest(frame, seed=3, time_budget_s=budget, previews=True)
-    )
+    running = Running(engine).submit(JobRequest(frame, seed=3, time_budget_s=budget, previews=True))
     result = running.result()
     assert running.outcome().duration_s < 1.25 * budget + Limits().budget_s
     assert any("time budget" in warning for warning in result.warnings)
     assert result.phases[0].iterations >= 1
-    previews = [
-        f.progress.preview for f in running.feedback if f.progress.preview is not None
-    ]
+    previews = [f.progress.preview for f in running.feedback if f.progress.preview is not None]
     assert len(previews) == sum(len(phase.flow_steps) for phase in result.phases)
     last = previews[-1]
     mesh = trimesh.Trimesh(last.vertices, last.faces)
@@ -169,18 +159,14 @@ def test_a_time_budget_gives_a_guided_result_in_time(
     assert np.all(np.abs(last.vertices.max(0) - final.max(0)) < 0.5 * sides.max())
 
 
-def test_a_budget_that_cannot_be_kept_is_an_error_soon_after(
-    engine: LocalEngine, frame: Frame
-) -> None:
+def test_a_budget_that_cannot_be_kept_is_an_error_soon_after(engine: LocalEngine, frame: Frame) -> None:
     loaded(engine)
     running = Running(engine).submit(JobRequest(frame, time_budget_s=0.02))
     assert isinstance(running.error(), TimeBudgetError)
     assert running.outcome().duration_s < 0.02 + Limits().budget_s + 0.5
 
 
-def test_cancelling_takes_less_than_a_second_and_the_next_job_may_follow(
-    engine: LocalEngine, frame: Frame
-) -> None:
+def test_cancelling_takes_less_than_a_second_and_the_next_job_may_follow(engine: LocalEngine, frame: Frame) -> None:
     loaded(engine)
     running = Running(engine).submit(JobRequest(frame)).begun()
     with pytest.raises(BusyError, match=f"Job {running.id}"):
@@ -214,17 +200,11 @@ def test_a_callback_that_fails_harms_neither_the_job_nor_the_engine(
     assert "a careless caller" in caplog.text
 
 
-def test_memory_that_runs_out_fails_the_job_and_the_worker_serves_on(
-    engine: LocalEngine, frame: Frame
-) -> None:
+def test_memory_that_runs_out_fails_the_job_and_the_worker_serves_on(engine: LocalEngine, frame: Frame) -> None:
     pid = loaded(engine)
     pages = int(Path(f"/proc/{pid}/statm").read_text().split()[0])
     unlimited = (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
-    resource.prlimit(
-        pid,
-        resource.RLIMIT_AS,
-        (pages * resource.getpagesize() + (4 << 20), resource.RLIM_INFINITY),
-    )
+    resource.prlimit(pid, resource.RLIMIT_AS, (pages * resource.getpagesize() + (4 << 20), resource.RLIM_INFINITY))
     try:
         error = Running(engine).submit(JobRequest(frame, guidance=False)).error()
     finally:
@@ -238,11 +218,7 @@ def test_memory_that_runs_out_fails_the_job_and_the_worker_serves_on(
 
 @pytest.mark.parametrize(
     ("number", "expected"),
-    [
-        (signal.SIGKILL, WorkerDiedError),
-        (signal.SIGSEGV, WorkerDiedError),
-        (signal.SIGSTOP, WorkerHungError),
-    ],
+    [(signal.SIGKILL, WorkerDiedError), (signal.SIGSEGV, WorkerDiedError), (signal.SIGSTOP, WorkerHungError)],
 )
 def test_a_worker_that_dies_or_hangs_fails_its_job_and_is_replaced(
     engine: LocalEngine, frame: Frame, number: signal.Signals, expected: type[FmhError]
@@ -274,19 +250,14 @@ def test_a_job_without_progress_is_given_up(frame: Frame) -> None:
 
 
 def test_what_the_worker_prints_and_logs_is_logged_here(
-    engine: LocalEngine,
-    frame: Frame,
-    caplog: pytest.LogCaptureFixture,
-    capfd: pytest.CaptureFixture[str],
+    engine: LocalEngine, frame: Frame, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
 ) -> None:
     pid = loaded(engine)
     caplog.set_level(logging.INFO)
     running = Running(engine).submit(JobRequest(frame)).begun()
     os.kill(pid, signal.SIGABRT)  # the fault handler prints where it was
     error = running.error()
-    output = [
-        record for record in caplog.records if record.name == "fmh_ros.worker.output"
-    ]
+    output = [record for record in caplog.records if record.name == "fmh_ros.worker.output"]
     assert any("Fatal Python error: Aborted" in record.message for record in output)
     assert "SIGABRT" in str(error)
     assert capfd.readouterr() == ("", "")

@@ -48,17 +48,11 @@ def choose_hand(
     found = detector.detect(frame)
     hands = [h for h in found if side is None or h.side == side]
     if not hands:
-        seen = (
-            f"{len(found)} hand(s), but no {side} one"
-            if found
-            else "No hand was found in the image"
-        )
+        seen = f"{len(found)} hand(s), but no {side} one" if found else "No hand was found in the image"
         raise NoHandError(
             seen,
             expected="a hand at least about 40 pixels wide, not covered by a glove",
-            change="Use --hand auto"
-            if found
-            else "Move the camera closer, or crop the image around the hand",
+            change="Use --hand auto" if found else "Move the camera closer, or crop the image around the hand",
         )
     if prompt.given:
         hands = sorted(hands, key=lambda h: _distance_to_prompt(h, prompt))[:1]
@@ -76,9 +70,7 @@ def choose_hand(
         raise failure
     candidates.sort(key=_score, reverse=True)
     best = candidates[0]
-    return ChosenHand(
-        **{**vars(best), "warnings": best.warnings + _rivals(candidates, len(hands))}
-    )
+    return ChosenHand(**{**vars(best), "warnings": best.warnings + _rivals(candidates, len(hands))})
 
 
 def _score(chosen: ChosenHand) -> float:
@@ -86,28 +78,18 @@ def _score(chosen: ChosenHand) -> float:
 
 
 def _rivals(candidates: list[ChosenHand], hands: int) -> tuple[str, ...]:
-    rivals = [
-        c for c in candidates[1:] if _score(c) > RIVAL_SHARE * _score(candidates[0])
-    ]
+    rivals = [c for c in candidates[1:] if _score(c) > RIVAL_SHARE * _score(candidates[0])]
     if rivals:
         side = "left" if candidates[0].mirrored else "right"
         return (
             f"{1 + len(rivals)} hands seem to hold something; the {side} one was chosen. "
             "Give --hand or --object-box for another.",
         )
-    return (
-        (f"{hands} hands were found; the one that holds something was chosen.",)
-        if hands > 1
-        else ()
-    )
+    return (f"{hands} hands were found; the one that holds something was chosen.",) if hands > 1 else ()
 
 
 def _as_right_hand(
-    frame: Frame,
-    detector: HandDetector,
-    segmenter: Segmenter,
-    prompt: ObjectPrompt,
-    hand: HandObservation,
+    frame: Frame, detector: HandDetector, segmenter: Segmenter, prompt: ObjectPrompt, hand: HandObservation
 ) -> ChosenHand:
     if hand.side == "right":
         masks = segmenter.segment(frame, hand, prompt)
@@ -135,16 +117,10 @@ def _distance_to_prompt(hand: HandObservation, prompt: ObjectPrompt) -> float:
         nearest = np.clip(keypoints, [x0, y0], [x1, y1])
         distances.append(float(np.linalg.norm(keypoints - nearest, axis=1).mean()))
     for point in prompt.points:
-        distances.append(
-            float(np.linalg.norm(keypoints - np.array(point), axis=1).min())
-        )
+        distances.append(float(np.linalg.norm(keypoints - np.array(point), axis=1).min()))
     if prompt.mask is not None and prompt.mask.any():
         rows, columns = np.nonzero(prompt.mask)
         step = max(1, len(rows) // 2000)
         pixels = np.stack([columns, rows], 1)[::step]
-        distances.append(
-            float(
-                np.linalg.norm(keypoints[:, None] - pixels[None], axis=2).min(1).mean()
-            )
-        )
+        distances.append(float(np.linalg.norm(keypoints[:, None] - pixels[None], axis=2).min(1).mean()))
     return min(distances)

@@ -13,12 +13,7 @@ import torch
 from fmh_ros import __version__
 from fmh_ros.core.cues.completion import complete_view
 from fmh_ros.core.cues.types import HandObservation, ObjectView, PointMap, SceneMasks
-from fmh_ros.core.errors import (
-    CancelledError,
-    EmptyShapeError,
-    FmhError,
-    TimeBudgetError,
-)
+from fmh_ros.core.errors import CancelledError, EmptyShapeError, FmhError, TimeBudgetError
 from fmh_ros.core.fields.mesh import MeshField, mesh_field
 from fmh_ros.core.fields.protocol import ImplicitField
 from fmh_ros.core.frame.frame import Frame, ObjectPrompt, Side
@@ -111,9 +106,7 @@ class Reconstructor:
         job.enter("load")
         self.load()
         assert self._stages is not None
-        cues = self._look(
-            job, frame, prompt or ObjectPrompt(), None if hand == "auto" else hand, seed
-        )
+        cues = self._look(job, frame, prompt or ObjectPrompt(), None if hand == "auto" else hand, seed)
         results = self._samples(job, cues, config, seed, samples, previews)
         best = max(results, key=lambda r: r.quality.score)
         best = mirror_reconstruction(best) if cues.chosen.mirrored else best
@@ -121,38 +114,21 @@ class Reconstructor:
         job.report(Progress("finish", fraction=1.0))
         timings = {**job.timings, "total": job.elapsed()}
         return replace(
-            best,
-            profile=self.profile,
-            preset=self.preset,
-            timings_s=timings,
-            versions=_versions(self._stages),
+            best, profile=self.profile, preset=self.preset, timings_s=timings, versions=_versions(self._stages)
         )
 
-    def _look(
-        self, job: Job, frame: Frame, prompt: ObjectPrompt, side: Side | None, seed: int
-    ) -> _Cues:
+    def _look(self, job: Job, frame: Frame, prompt: ObjectPrompt, side: Side | None, seed: int) -> _Cues:
         """Cues and registration."""
         stages = self._stages
         assert stages is not None
         job.enter("detect")
-        chosen = choose_hand(
-            frame, stages.detector, stages.segmenter, prompt, side, job.check
-        )
+        chosen = choose_hand(frame, stages.detector, stages.segmenter, prompt, side, job.check)
         frame, masks, observation = chosen.frame, chosen.masks, chosen.observation
         job.enter("points")
         points = _point_map(stages, frame, observation, masks)
         job.enter("fit")
-        depth = (
-            points.depth if points is not None and points.source == "sensor" else None
-        )
-        hand = fit_hand(
-            observation,
-            frame.camera,
-            stages.rig,
-            depth=depth,
-            hand_mask=masks.hand,
-            check=job.check,
-        )
+        depth = points.depth if points is not None and points.source == "sensor" else None
+        hand = fit_hand(observation, frame.camera, stages.rig, depth=depth, hand_mask=masks.hand, check=job.check)
         job.enter("complete")
         view = complete_view(frame, masks, points, hand)
         job.enter("register")
@@ -162,13 +138,7 @@ class Reconstructor:
         return _Cues(chosen, points, hand, field, view, condition, T_camera_canonical)
 
     def _samples(
-        self,
-        job: Job,
-        cues: _Cues,
-        config: GuidanceConfig,
-        seed: int,
-        count: int,
-        previews: bool,
+        self, job: Job, cues: _Cues, config: GuidanceConfig, seed: int, count: int, previews: bool
     ) -> list[Reconstruction]:
         """Draw samples while there is time; at least one, or an error."""
         results: list[Reconstruction] = []
@@ -177,9 +147,7 @@ class Reconstructor:
             began = job.elapsed()
             try:
                 job.enter("flow", announce=index == 0)
-                sample = self._sample(
-                    job, cues, config, seed + index, (index, count), previews
-                )
+                sample = self._sample(job, cues, config, seed + index, (index, count), previews)
                 job.enter("finish", announce=index == count - 1)
                 results.append(self._finish(job, cues, sample, seed + index))
             except EmptyShapeError as error:
@@ -194,22 +162,11 @@ class Reconstructor:
             raise failure
         drawn = index + 1
         if drawn < count:
-            results = [
-                _warned(
-                    r, f"The time budget was enough for {drawn} of {count} samples."
-                )
-                for r in results
-            ]
+            results = [_warned(r, f"The time budget was enough for {drawn} of {count} samples.") for r in results]
         return results
 
     def _sample(
-        self,
-        job: Job,
-        cues: _Cues,
-        config: GuidanceConfig,
-        seed: int,
-        which: tuple[int, int],
-        previews: bool,
+        self, job: Job, cues: _Cues, config: GuidanceConfig, seed: int, which: tuple[int, int], previews: bool
     ) -> GuidedSample:
         """One guided run of the flow; which : index of the sample and how many there will be."""
         stages = self._stages
@@ -221,13 +178,7 @@ class Reconstructor:
             if mesh is not None:
                 job.show(mirror_preview(mesh) if chosen.mirrored else mesh)
 
-        supervision = build_supervision(
-            chosen.frame,
-            chosen.masks,
-            cues.points,
-            chosen.observation,
-            config.render_size,
-        )
+        supervision = build_supervision(chosen.frame, chosen.masks, cues.points, chosen.observation, config.render_size)
         try:
             return guide(
                 stages.generator,
@@ -248,26 +199,18 @@ class Reconstructor:
                 raise
             raise job.out_of_time() from None
 
-    def _finish(
-        self, job: Job, cues: _Cues, sample: GuidedSample, seed: int
-    ) -> Reconstruction:
+    def _finish(self, job: Job, cues: _Cues, sample: GuidedSample, seed: int) -> Reconstruction:
         """Meshes, contacts and quality of a sample, still as a right hand."""
         chosen = cues.chosen
         hand = posed_hand(cues.hand, sample.T_camera_hand)
         mesh = field_to_mesh(sample.field, sample.T_camera_canonical)
         contacts = find_contacts(mesh, hand)
-        quality = measure_quality(
-            chosen.frame, chosen.observation, chosen.masks, hand, mesh, contacts
-        )
+        quality = measure_quality(chosen.frame, chosen.observation, chosen.masks, hand, mesh, contacts)
         warnings = [*chosen.frame.warnings, *chosen.warnings]
         if job.hurried:
-            warnings.append(
-                "The time budget ended guidance early; with more time the result would be more exact."
-            )
+            warnings.append("The time budget ended guidance early; with more time the result would be more exact.")
         if quality.score < WEAK_SCORE:
-            warnings.append(
-                f"The result is weak (score {quality.score:.2f}); look at overlay.png and views.png."
-            )
+            warnings.append(f"The result is weak (score {quality.score:.2f}); look at overlay.png and views.png.")
         return Reconstruction(
             frame=chosen.frame,
             observation=chosen.observation,
@@ -300,28 +243,18 @@ def posed_hand(hand: HandMesh, T_camera_hand: Similarity) -> HandMesh:
     )
 
 
-def _point_map(
-    stages: Stages, frame: Frame, hand: HandObservation, masks: SceneMasks
-) -> PointMap | None:
+def _point_map(stages: Stages, frame: Frame, hand: HandObservation, masks: SceneMasks) -> PointMap | None:
     """Aligned depth where there is some on the object, else the monocular estimate when the profile has one."""
     if frame.depth is not None:
         points = stages.sensor_points.map_points(frame, hand, masks)
         if points is not None and np.isfinite(points.depth[masks.object]).any():
             return points
-    return (
-        None
-        if stages.monocular_points is None
-        else stages.monocular_points.map_points(frame, hand, masks)
-    )
+    return None if stages.monocular_points is None else stages.monocular_points.map_points(frame, hand, masks)
 
 
 def _versions(stages: Stages) -> dict[str, str]:
     """Versions of what made a result."""
-    found = {
-        "generator": stages.generator.name,
-        "detector": stages.detector.name,
-        "segmenter": stages.segmenter.name,
-    }
+    found = {"generator": stages.generator.name, "detector": stages.detector.name, "segmenter": stages.segmenter.name}
     found["fmh_ros"] = __version__
     for package in ("torch", "numpy", "warp-lang"):
         try:
