@@ -15,10 +15,11 @@ from follow_my_hold.msg import Quality as QualityMsg
 from numpy.typing import NDArray
 
 from fmh_ros.core.errors import UsageError
+from fmh_ros.core.frame.frame import Side
 from fmh_ros.core.hand.types import FINGERS, HandMesh
 from fmh_ros.core.reconstruction.types import Contact, ObjectMesh, Quality
 from fmh_ros.messages.basics import from_pose, from_time, from_xyz, rows
-from fmh_ros.messages.result import CUBIC_METRES_PER_CM3, SIDES
+from fmh_ros.messages.result import CUBIC_METRES_PER_CM3
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ def _hand(message: HandMsg) -> HandMesh:
     fingers = np.array(message.vertex_fingers, np.int64)
     if len(fingers) != len(vertices) or (len(fingers) and fingers.max() >= len(FINGERS)):
         raise _broken("hand.vertex_fingers", f"{len(vertices)} numbers below {len(FINGERS)}")
-    sides = {number: side for side, number in SIDES.items()}
+    sides: dict[int, Side] = {HandMsg.LEFT: "left", HandMsg.RIGHT: "right"}
     if message.side not in sides:
         raise _broken("hand.side", "LEFT or RIGHT")
     return HandMesh(

@@ -40,7 +40,7 @@ class ExampleCamera(Node):
             read_only=True,
             floating_point_range=[FloatingPointRange(from_value=0.1, to_value=60.0)],
         )
-        rate = self.declare_parameter("rate", 10.0, limits).value
+        rate: float = self.declare_parameter("rate", 10.0, limits).value
         self._frame_id = str(self.declare_parameter("frame_id", "camera_color_optical_frame").value)
         parent = str(self.declare_parameter("parent_frame", "camera_link").value)
         self._image = array_to_image(_pixels("rgb.png"), "rgb8", Header())

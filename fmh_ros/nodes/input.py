@@ -12,11 +12,11 @@ from typing import Any
 from rclpy.event_handler import SubscriptionEventCallbacks
 from rclpy.lifecycle import LifecycleNode
 from rclpy.qos import (
-    QoSDurabilityPolicy,
-    QoSHistoryPolicy,
+    DurabilityPolicy,
+    HistoryPolicy,
     QoSPolicyKind,
     QoSProfile,
-    QoSReliabilityPolicy,
+    ReliabilityPolicy,
     qos_policy_name_from_kind,
 )
 from rclpy.qos_overriding_options import QoSOverridingOptions
@@ -238,10 +238,10 @@ class FrameSource:
             state.incompatible = f"{policy} of {event.total_count} publisher(s) is less than asked for"
 
         profile = QoSProfile(
-            history=QoSHistoryPolicy.KEEP_LAST,
+            history=HistoryPolicy.KEEP_LAST,
             depth=1,
             reliability=self._reliability(topic),
-            durability=QoSDurabilityPolicy.VOLATILE,
+            durability=DurabilityPolicy.VOLATILE,
         )
         self.topics[kind] = state
         subscription = self._node.create_subscription(
@@ -256,7 +256,7 @@ class FrameSource:
         with self._lock:
             self._subscriptions[kind] = subscription
 
-    def _reliability(self, topic: str) -> QoSReliabilityPolicy:
+    def _reliability(self, topic: str) -> ReliabilityPolicy:
         """What qos_overrides say, else the parameter.
 
         rclpy's own override would keep the first value of the parameter for ever, as it declares its own once.
@@ -265,7 +265,7 @@ class FrameSource:
         if not self._node.has_parameter(name):
             self._node.declare_parameter(name, "")
         text = self._node.get_parameter(name).value or self._settings.reliability
-        return QoSReliabilityPolicy.get_from_short_key(text)
+        return ReliabilityPolicy[str(text).upper()]
 
     def _receive(self, kind: str, state: TopicState, message: Any) -> None:
         pokes: list[Callable[[], None]] = []

@@ -85,6 +85,11 @@ class ReconstructionNode(LifecycleNode):
         threshold = JumpThreshold(min_forward=None, min_backward=Duration(nanoseconds=-1), on_clock_change=True)
         self._jump_handle = self.get_clock().create_jump_callback(threshold, post_callback=self._clock_jumped)
 
+    def start(self) -> None:
+        """Configure and activate; does nothing more after a transition that fails, which the log explains."""
+        if self.trigger_configure() == TransitionCallbackReturn.SUCCESS:
+            self.trigger_activate()
+
     # Transitions. rclpy swallows what they raise: see _guarded.
 
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
@@ -378,9 +383,14 @@ class _ToRos(logging.Handler):
 
 def main(args: Sequence[str] | None = None) -> int:
     """Run the node until SIGINT or SIGTERM, and end its worker with it."""
+    return run(ReconstructionNode, args)
+
+
+def run(make_node: Callable[[], ReconstructionNode], args: Sequence[str] | None = None) -> int:
+    """Spin a node until the process is told to end, and leave nothing behind."""
     use_large_shared_memory()
     rclpy.init(args=list(args) if args is not None else None, signal_handler_options=SignalHandlerOptions.ALL)
-    node = ReconstructionNode()
+    node = make_node()
     handler = _ToRos(node)
     log = logging.getLogger("fmh_ros")
     log.addHandler(handler)
@@ -389,14 +399,12 @@ def main(args: Sequence[str] | None = None) -> int:
     executor.add_node(node)
     try:
         if node.get_parameter("autostart").value:
-            node.trigger_configure()
-            node.trigger_activate()
+            node.start()
         executor.spin()
     except (KeyboardInterrupt, ExternalShutdownException):
         pass
     finally:
-        # A second Ctrl-C must not leave the worker behind.
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C must not leave the worker behind
         log.removeHandler(handler)
         node.destroy_node()
         executor.shutdown(timeout_sec=1.0)
