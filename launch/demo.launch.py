@@ -18,10 +18,12 @@ def generate_launch_description() -> LaunchDescription:
     """Return what ros2 launch runs."""
     namespace = LaunchConfiguration("namespace")
     reconstruct = PathJoinSubstitution([FindPackageShare("follow_my_hold"), "launch", "reconstruct.launch.py"])
-    passed = ("namespace", "mode", "fixed_frame", "rviz", "record", "log_level")
+    passed = ("namespace", "params_file", "mode", "fixed_frame", "rviz", "record", "log_level")
+    yaml = PathJoinSubstitution([FindPackageShare("follow_my_hold"), "config", "embedded.yaml"])
     return LaunchDescription(
         [
             DeclareLaunchArgument("namespace", default_value="", description="Namespace of all nodes."),
+            DeclareLaunchArgument("params_file", default_value=yaml, description="Parameters of the node."),
             DeclareLaunchArgument(
                 "mode",
                 default_value="continuous",

@@ -426,6 +426,8 @@ def run(processes: Sequence[Process]) -> int:
 
 
 def main(argv: Sequence[str]) -> int:
+    # Where ROS comes from PyPI, it is installed in the interpreter's prefix, and nothing is sourced.
+    os.environ.setdefault("AMENT_PREFIX_PATH", sys.prefix)
     try:
         pairs = [text.split(":=", 1) for text in argv[1:]]
         if not argv or any(len(pair) != 2 for pair in pairs):
