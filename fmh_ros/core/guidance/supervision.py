@@ -100,7 +100,8 @@ def build_supervision(
         depth=depth,
         normals=normals,
         depth_weight=1.0 / (1.0 + (sigma / HALF_WEIGHT_SIGMA) ** 2),
-        depth_sigma=sigma,
+        # A sensor's error of scale is the same for hand and object: freeing each body from it would let them part.
+        depth_sigma=0.0 if points is None or points.source == "sensor" else sigma,
         keypoints_2d=keypoints,
         hand_px=hand_px,
     )
