@@ -101,7 +101,7 @@ def recorder(context: LaunchContext) -> list[IncludeLaunchDescription]:
     if not bag:
         return []
     source = PathJoinSubstitution([FindPackageShare("follow_my_hold"), "launch", "record.launch.py"])
-    passed = ("image", "camera_info", "depth", "namespace", "use_sim_time")
+    passed = ("image", "camera_info", "depth", "namespace")
     return [
         IncludeLaunchDescription(
             PythonLaunchDescriptionSource(source),

@@ -25,15 +25,12 @@ def arguments() -> list[DeclareLaunchArgument]:
             "depth", default_value="/camera/camera/aligned_depth_to_color/image_raw", description="Aligned depth."
         ),
         DeclareLaunchArgument("namespace", default_value="", description="Namespace of the reconstruction node."),
-        DeclareLaunchArgument(
-            "use_sim_time", default_value="false", choices=["true", "false"], description="Stamp with /clock."
-        ),
     ]
 
 
 def recorder(context: LaunchContext) -> list[ExecuteProcess]:
     """The recorder, now that the arguments are known."""
-    values = {name: LaunchConfiguration(name).perform(context) for name in ("bag", "namespace", "use_sim_time")}
+    values = {name: LaunchConfiguration(name).perform(context) for name in ("bag", "namespace")}
     inputs = [LaunchConfiguration(name).perform(context) for name in ("image", "camera_info", "depth")]
     # Relative names live in the node's namespace.
     namespace = "/" + values["namespace"].strip("/") if values["namespace"].strip("/") else ""
@@ -41,8 +38,7 @@ def recorder(context: LaunchContext) -> list[ExecuteProcess]:
     topics += [f"{namespace}/reconstruction_node/{name}" for name in RESULTS]
     topics += ["/tf", "/tf_static", "/diagnostics"]
     program = PathJoinSubstitution([FindPackagePrefix("follow_my_hold"), "lib", "follow_my_hold", "fmh"])
-    clock = ["--use-sim-time"] if values["use_sim_time"] == "true" else []
-    return [ExecuteProcess(cmd=[program, "record", "--out", values["bag"], *clock, *topics], output="screen")]
+    return [ExecuteProcess(cmd=[program, "record", values["bag"], "--topics", *topics], output="screen")]
 
 
 def generate_launch_description() -> LaunchDescription:
