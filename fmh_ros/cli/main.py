@@ -12,6 +12,7 @@ from types import FrameType
 from typing import NoReturn
 
 import fmh_ros
+from fmh_ros.cli.bag_commands import add_bag_commands
 from fmh_ros.core.errors import FmhError, OutOfMemoryError
 
 EXIT_UNEXPECTED = 70
@@ -63,6 +64,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"fmh {fmh_ros.__version__}")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     _add_reconstruct(commands)
+    add_bag_commands(commands)
     _add_doctor(commands)
     return parser
 

@@ -27,7 +27,7 @@ from fmh_ros.core.frame.image import MIN_SIDE
 from fmh_ros.core.frame.load import make_frame
 from fmh_ros.core.frame.prompts import make_prompt
 from fmh_ros.messages.basics import from_time
-from fmh_ros.nodes.input import MessageSet
+from fmh_ros.messages.inputs import MessageSet
 from fmh_ros.ros_compat.images import compressed_to_rgb, image_to_array, image_to_rgb
 
 DEPTH_ENCODINGS = ("16UC1", "mono16", "32FC1")

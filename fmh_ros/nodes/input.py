@@ -31,6 +31,7 @@ from fmh_ros.core.errors import (
     SynchronisationError,
 )
 from fmh_ros.messages.basics import from_time
+from fmh_ros.messages.inputs import MessageSet
 from fmh_ros.nodes.gate import Gate, drop_kept_message
 from fmh_ros.nodes.sync import SAME_NS, StampMatcher
 
@@ -55,16 +56,6 @@ class InputSettings:
     def kinds(self) -> tuple[str, ...]:
         """The topics that a set consists of."""
         return (IMAGE, *((CAMERA_INFO,) if self.camera_info else ()), *((DEPTH,) if self.depth else ()))
-
-
-@dataclass(frozen=True)
-class MessageSet:
-    """Messages that belong together; ``stamp_ns`` is the image's."""
-
-    stamp_ns: int
-    image: Image | CompressedImage
-    camera_info: CameraInfo | None
-    depth: Image | None
 
 
 @dataclass

@@ -5,6 +5,11 @@ They are used where they are installed, as on every ROS distribution; where ROS 
 this package, and only this one, supplies the same few functions.
 """
 
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
 from fmh_ros.ros_compat.clouds import make_cloud
 from fmh_ros.ros_compat.fastdds import profile_variable, share_directory, use_large_shared_memory
 from fmh_ros.ros_compat.images import (
@@ -17,18 +22,7 @@ from fmh_ros.ros_compat.images import (
 )
 from fmh_ros.ros_compat.rotations import matrix_from_quat_xyzw, quat_xyzw_from_matrix
 
-try:
-    from tf2_ros import (
-        Buffer,
-        ConnectivityException,
-        ExtrapolationException,
-        LookupException,
-        StaticTransformBroadcaster,
-        TransformBroadcaster,
-        TransformException,
-        TransformListener,
-    )
-except ImportError:
+if TYPE_CHECKING:
     from fmh_ros.ros_compat.transform_buffer import (
         Buffer,
         ConnectivityException,
@@ -62,3 +56,14 @@ __all__ = [
     "share_directory",
     "use_large_shared_memory",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Look up transform classes when they are asked for: they need rclpy, the other functions only the messages."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    try:
+        module = importlib.import_module("tf2_ros")
+    except ImportError:
+        module = importlib.import_module("fmh_ros.ros_compat.transform_buffer")
+    return getattr(module, name)

@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The arguments of ``fmh bag`` and ``fmh record``."""
+
+from __future__ import annotations
+
+import argparse
+
+Commands = argparse._SubParsersAction  # the only name that argparse has for what add_subparsers returns
+
+
+def add_bag_commands(commands: Commands[argparse.ArgumentParser]) -> None:
+    """Add the commands that deal with recordings."""
+    _add_bag(commands)
+    _add_record(commands)
+
+
+def _add_bag(commands: Commands[argparse.ArgumentParser]) -> None:
+    bag = commands.add_parser("bag", help="look into rosbag2 bags and reconstruct from their images; needs no ROS")
+    parts = bag.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    info = parts.add_parser("info", help="say what is in a bag, and what of it can be reconstructed from")
+    info.add_argument("bag", help="a bag's folder, .mcap or .db3 file; one that is cut off is read up to the cut")
+    _add_verbose(info, _info)
+    _add_bag_reconstruct(parts)
+
+
+def _add_bag_reconstruct(parts: Commands[argparse.ArgumentParser]) -> None:
+    command = parts.add_parser(
+        "reconstruct",
+        help="copy a bag and add reconstructions of its images",
+        description=(
+            "Writes every message of the bag as it is, and for each chosen image a HandObject, markers and TF with the "
+            "image's stamp. Images that fail are reported with their error and the rest is done. Ctrl-C keeps what "
+            "was written."
+        ),
+    )
+    command.add_argument("bag", help="a bag's folder, .mcap or .db3 file")
+    command.add_argument("--image", required=True, metavar="TOPIC", help="Image or CompressedImage")
+    command.add_argument("--camera-info", metavar="TOPIC", help="calibration (default: camera_info beside the image)")
+    command.add_argument("--depth", metavar="TOPIC", help="aligned depth: Image or compressedDepth")
+    command.add_argument("--out", required=True, metavar="BAG", help="new bag: a .mcap or .db3 file, or a folder")
+    which = command.add_mutually_exclusive_group()
+    which.add_argument("--every", type=int, default=1, metavar="N", help="each N-th image (default: 1)")
+    which.add_argument("--stamps", metavar="S,S,...", help="the images with these header stamps, seconds")
+    command.add_argument("--slop", type=float, default=0.04, metavar="S", help="image to depth at most (default: 0.04)")
+    command.add_argument("--profile", default="embedded", help="which models to use (default: embedded)")
+    command.add_argument("--preset", default="default", help="guidance preset: default or paper (default: default)")
+    command.add_argument("--hand", default="auto", choices=("auto", "left", "right"), help="which hand")
+    command.add_argument("--seed", type=int, default=0, help="same seed, same result (default: 0)")
+    command.add_argument("--samples", type=int, default=1, metavar="K", help="make K and keep the best (default: 1)")
+    command.add_argument("--no-guidance", action="store_true", help="only generate and register, quick and less exact")
+    command.add_argument("--frame-prefix", default="", metavar="TEXT", help="goes before the names of frames in TF")
+    command.add_argument("--node", metavar="NAME", help="name the new topics after it (default: /reconstruction_node)")
+    command.add_argument("--quiet", action="store_true", help="print nothing but errors")
+    _add_verbose(command, _bag_reconstruct)
+
+
+def _add_record(commands: Commands[argparse.ArgumentParser]) -> None:
+    command = commands.add_parser(
+        "record",
+        help="record live topics to a bag, without ros2 bag",
+        description="Records serialised messages as they come, with the QoS that their publishers offer. Needs rclpy.",
+    )
+    command.add_argument("out", help="new bag: a .mcap or .db3 file, or a folder")
+    command.add_argument("--topics", nargs="+", default=[], metavar="TOPIC", help="which topics (default: all)")
+    command.add_argument("--duration", type=float, metavar="S", help="stop after so many seconds (default: at Ctrl-C)")
+    command.add_argument("--quiet", action="store_true", help="print nothing but errors")
+    _add_verbose(command, _record)
+
+
+def _add_verbose(command: argparse.ArgumentParser, run: object) -> None:
+    command.add_argument("--verbose", action="store_true", help="print the traceback of an error")
+    command.set_defaults(run=run)
+
+
+def _info(arguments: argparse.Namespace) -> int:
+    from fmh_ros.cli.bags import info
+
+    return info(arguments)
+
+
+def _bag_reconstruct(arguments: argparse.Namespace) -> int:
+    from fmh_ros.cli.bags import reconstruct
+
+    return reconstruct(arguments)
+
+
+def _record(arguments: argparse.Namespace) -> int:
+    from fmh_ros.cli.bags import record
+
+    return record(arguments)

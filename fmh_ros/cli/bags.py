@@ -1,0 +1,153 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``fmh bag info``, ``fmh bag reconstruct`` and ``fmh record``."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import signal
+import sys
+from collections.abc import Iterator
+from decimal import Decimal, InvalidOperation
+from types import FrameType
+from typing import NoReturn
+
+from fmh_ros.bags.info import table
+from fmh_ros.bags.plan import Selection
+from fmh_ros.bags.reading import BagReader
+from fmh_ros.bags.reconstruct import NODE, BagReport, ImageReport, JobSettings, reconstruct_bag, with_node
+from fmh_ros.bags.writing import BagWriter
+from fmh_ros.cli.progress_bar import ProgressBar
+from fmh_ros.core.errors import UsageError
+from fmh_ros.core.guidance.config import preset
+from fmh_ros.core.reconstruction.profile import PROFILES
+
+EXIT_INTERRUPTED = 130
+
+
+def info(arguments: argparse.Namespace) -> int:
+    """Print what is in a bag."""
+    with BagReader(arguments.bag) as bag:
+        print(table(bag.summary()))
+    return 0
+
+
+def reconstruct(arguments: argparse.Namespace) -> int:
+    """Reconstruct the images of a bag; 0 when one succeeded, else the code of the last failure."""
+    selection = Selection(
+        arguments.image,
+        arguments.camera_info,
+        arguments.depth,
+        arguments.every,
+        parse_stamps(arguments.stamps or ""),
+        arguments.slop,
+    )
+    settings = _settings(arguments)
+    BagWriter(arguments.out).check()
+    from fmh_ros.engines.local import LocalEngine
+
+    engine = LocalEngine()
+    shown = not arguments.quiet and sys.stderr.isatty()
+    engine.start()
+    try:
+        with _stop_when_terminated(), ProgressBar(enabled=shown) as bar:
+
+            def tell(image: ImageReport, report: BagReport) -> None:
+                if not arguments.quiet:
+                    print(_line(image, report), file=sys.stderr, flush=True)
+                bar.fraction = 0.0
+
+            report = reconstruct_bag(
+                arguments.bag,
+                arguments.out,
+                engine,
+                selection,
+                settings,
+                tell,
+                (lambda feedback: bar(feedback.progress)) if shown else None,
+            )
+    finally:
+        engine.stop()
+    if not arguments.quiet:
+        print(_summary(report, arguments.out))
+    return _exit_code(report)
+
+
+def record(arguments: argparse.Namespace) -> int:
+    """Record until the time is over, Ctrl-C or SIGTERM."""
+    from fmh_ros.bags.record import record_topics
+
+    with _stop_when_terminated():
+        report = record_topics(arguments.out, arguments.topics, arguments.duration)
+    for topic, reason in report.left_out.items():
+        print(f"warning: {topic} was not recorded: {reason}", file=sys.stderr)
+    if not arguments.quiet:
+        total = sum(report.counts.values())
+        print(f"{total} messages of {len(report.counts)} topics in {arguments.out}")
+    return 0
+
+
+def parse_stamps(text: str) -> tuple[int, ...]:
+    """Return header stamps in nanoseconds of seconds with commas between them. Raises UsageError."""
+    try:
+        return tuple(int(Decimal(part) * 1_000_000_000) for part in text.split(",") if part.strip())
+    except (InvalidOperation, ValueError, OverflowError) as error:
+        raise UsageError(f"--stamps is {text!r}", expected="seconds with commas between them: 12.5,13") from error
+
+
+def _settings(arguments: argparse.Namespace) -> JobSettings:
+    """Check what can be checked before anything is read."""
+    if arguments.samples < 1:
+        raise UsageError(f"--samples is {arguments.samples}", expected="1 or more", change="Leave it out for 1")
+    if arguments.profile not in PROFILES:
+        raise UsageError(f"There is no profile {arguments.profile!r}", expected=f"one of {', '.join(PROFILES)}")
+    preset(arguments.preset)
+    settings = JobSettings(
+        side=arguments.hand,
+        profile=arguments.profile,
+        preset=arguments.preset,
+        seed=arguments.seed,
+        samples=arguments.samples,
+        guidance=not arguments.no_guidance,
+        frame_prefix=arguments.frame_prefix,
+    )
+    return with_node(settings, arguments.node or NODE)
+
+
+def _line(image: ImageReport, report: BagReport) -> str:
+    number = f"[{len(report.images)}/{report.planned}] {image.stamp_ns / 1e9:.6f} s"
+    if image.error is None:
+        return f"{number}  score {image.score:.2f}"
+    return f"{number}  {type(image.error).__name__} ({image.error.code}): {image.error}"
+
+
+def _summary(report: BagReport, out: str) -> str:
+    lines = [f"{report.succeeded} of {report.planned} images reconstructed, {report.copied} messages copied, in {out}"]
+    if report.interrupted:
+        lines.append("interrupted: the rest of the bag was neither copied nor reconstructed")
+    lines += [f"warning: no image has the stamp {stamp / 1e9:.9f} s" for stamp in report.not_found]
+    lines += [f"warning: {topic} was not copied: {reason}" for topic, reason in report.left_out.items()]
+    if report.cut:
+        lines.append(f"warning: the bag is not whole: {report.cut}; what is before was used")
+    return "\n".join(lines)
+
+
+def _exit_code(report: BagReport) -> int:
+    if report.interrupted:
+        return EXIT_INTERRUPTED
+    errors = [image.error for image in report.images if image.error is not None]
+    return errors[-1].code if errors and not report.succeeded else 0
+
+
+@contextlib.contextmanager
+def _stop_when_terminated() -> Iterator[None]:
+    """Take SIGTERM for Ctrl-C: what was written is kept."""
+
+    def stop(_signal: int, _frame: FrameType | None) -> NoReturn:
+        raise KeyboardInterrupt
+
+    previous = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)
