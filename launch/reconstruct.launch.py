@@ -25,6 +25,8 @@ from fmh_ros.ros_compat import profile_variable, share_directory
 BOOLEANS = ["true", "false"]
 #: Parameters of the node that arguments of the same name set, with their types.
 OVERRIDES = {"use_depth": bool, "profile": str, "mode": str, "fixed_frame": str, "use_sim_time": bool}
+#: Topics in the RViz view.
+SHOWN = ("markers", "object_cloud", "hand_joints", "overlay")
 
 
 def arguments() -> list[DeclareLaunchArgument]:
@@ -82,6 +84,8 @@ def nodes(context: LaunchContext) -> list[Node]:
         remappings=[(name, LaunchConfiguration(name)) for name in ("image", "camera_info", "depth")],
         ros_arguments=["--log-level", LaunchConfiguration("log_level")],
     )
+    prefix = LaunchConfiguration("namespace").perform(context).strip("/")
+    moved = [(f"/reconstruction_node/{name}", f"/{prefix}/reconstruction_node/{name}") for name in SHOWN if prefix]
     config = PathJoinSubstitution([FindPackageShare("follow_my_hold"), "config", "reconstruction.rviz"])
     rviz = Node(
         package="rviz2",
@@ -90,6 +94,7 @@ def nodes(context: LaunchContext) -> list[Node]:
         namespace=LaunchConfiguration("namespace"),
         arguments=["-d", config, *(["-f", given["fixed_frame"]] if given["fixed_frame"] else [])],
         parameters=[{"use_sim_time": parameters["use_sim_time"]}],
+        remappings=moved,
         condition=IfCondition(LaunchConfiguration("rviz")),
     )
     return [reconstruction, rviz]

@@ -159,6 +159,27 @@ def test_the_demo_is_a_node_a_recorder_and_a_camera_on_the_same_topics(tmp_path:
 
 
 @only_stand_in
+def test_rviz_shows_the_node_in_its_namespace_and_frame(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    prefix = tmp_path / "prefix"
+    program = prefix / "lib" / "rviz2" / "rviz2"
+    marker = prefix / "share" / "ament_index" / "resource_index" / "packages" / "rviz2"
+    for path in (program, marker):
+        path.parent.mkdir(parents=True)
+        path.touch(mode=0o755)
+    monkeypatch.setenv("AMENT_PREFIX_PATH", f"{prefix}{os.pathsep}{os.environ['AMENT_PREFIX_PATH']}")
+    folder = tmp_path / "parameters"
+    folder.mkdir()
+    _, rviz = plan("reconstruct.launch.py", folder, rviz="true", namespace="robot", fixed_frame="map")
+    assert rviz.cmd[0] == str(program) and options(rviz, "-f") == ["map"]
+    view = yaml.safe_load(Path(options(rviz, "-d")[0]).read_text())["Visualization Manager"]
+    shown = [display["Topic"]["Value"] for display in view["Displays"] if "Topic" in display]
+    assert {f"{topic}:=/robot{topic}" for topic in shown} <= set(options(rviz, "-r"))
+    with pytest.raises(LookupError, match="rviz2"):
+        monkeypatch.setenv("AMENT_PREFIX_PATH", os.environ["AMENT_PREFIX_PATH"].partition(os.pathsep)[2])
+        plan("reconstruct.launch.py", folder, rviz="true")
+
+
+@only_stand_in
 def test_a_recorder_alone_takes_the_topics_it_is_told(tmp_path: Path) -> None:
     (recorder,) = plan("record.launch.py", tmp_path, bag="x", image="/eye/rgb")
     asked = build_parser().parse_args(recorder.cmd[1:])
