@@ -191,7 +191,7 @@ def array_to_image(pixels: NDArray[Any], encoding: str, header: Header) -> Image
     if layout is None or pixels.ndim not in (2, 3) or channels != layout.channels or pixels.dtype != layout.dtype:
         raise EncodingError(f"{pixels.dtype} of shape {pixels.shape} is not {encoding!r}", expected="its type and size")
     data = array("B")
-    data.frombytes(np.ascontiguousarray(pixels).tobytes())
+    data.frombytes(np.ascontiguousarray(pixels).reshape(-1).view(np.uint8).data)
     return Image(
         header=header,
         height=pixels.shape[0],
