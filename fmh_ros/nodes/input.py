@@ -14,10 +14,11 @@ from rclpy.lifecycle import LifecycleNode
 from rclpy.qos import (
     DurabilityPolicy,
     HistoryPolicy,
+    QoSCompatibility,
     QoSPolicyKind,
     QoSProfile,
     ReliabilityPolicy,
-    qos_policy_name_from_kind,
+    qos_check_compatible,
 )
 from rclpy.qos_overriding_options import QoSOverridingOptions
 from rclpy.subscription import Subscription
@@ -65,7 +66,7 @@ class TopicState:
     topic: str
     count: int = 0
     heard: float | None = None
-    incompatible: str = ""
+    profile: QoSProfile | None = None
 
     def age(self) -> float | None:
         """Seconds since the last message that was looked at."""
@@ -176,6 +177,17 @@ class FrameSource:
         state = self.topics.get(kind)
         return 0 if state is None else self._node.count_publishers(state.topic)
 
+    def incompatible(self, kind: str) -> str:
+        """Say which publishers' QoS keeps their messages from us, an empty text when none does."""
+        state = self.topics[kind]
+        if state.profile is None:
+            return ""
+        for publisher in self._node.get_publishers_info_by_topic(state.topic):
+            verdict, reason = qos_check_compatible(publisher.qos_profile, state.profile)
+            if verdict == QoSCompatibility.ERROR:
+                return f"{publisher.node_name}: {reason}"
+        return ""
+
     def explain(self, request: Request, waited_s: float) -> FmhError:
         """Return why a request was not served in time."""
         with self._lock:
@@ -202,10 +214,10 @@ class FrameSource:
 
     def hint(self, kind: str) -> str:
         """Say why no message of a topic may be arriving."""
-        state = self.topics[kind]
         publishers = self.publishers(kind)
-        if state.incompatible:
-            return f"its publisher's QoS does not match: {state.incompatible}"
+        incompatible = self.incompatible(kind)
+        if incompatible:
+            return f"a publisher's QoS does not match: {incompatible}"
         if publishers == 0:
             return "nobody publishes it; start the camera, or remap the topic"
         if kind == IMAGE:
@@ -224,16 +236,13 @@ class FrameSource:
         topic = self._node.resolve_topic_name(name)
         state = TopicState(topic)
 
-        def incompatible(event: Any) -> None:
-            policy = qos_policy_name_from_kind(QoSPolicyKind(event.last_policy_kind))
-            state.incompatible = f"{policy} of {event.total_count} publisher(s) is less than asked for"
-
         profile = QoSProfile(
             history=HistoryPolicy.KEEP_LAST,
             depth=1,
             reliability=self._reliability(topic),
             durability=DurabilityPolicy.VOLATILE,
         )
+        state.profile = profile
         self.topics[kind] = state
         subscription = self._node.create_subscription(
             message_type,
@@ -241,7 +250,8 @@ class FrameSource:
             lambda message: self._receive(kind, state, message),
             profile,
             callback_group=self._gate,
-            event_callbacks=SubscriptionEventCallbacks(incompatible_qos=incompatible),
+            # No event handlers: rclpy's executor fails when one is destroyed while it waits; see ``incompatible``.
+            event_callbacks=SubscriptionEventCallbacks(use_default_callbacks=False),
             qos_overriding_options=QoSOverridingOptions((QoSPolicyKind.HISTORY, QoSPolicyKind.DEPTH)),
         )
         with self._lock:

@@ -11,6 +11,7 @@ from typing import Any
 
 from follow_my_hold.msg import ContactArray, HandObject
 from geometry_msgs.msg import PoseArray
+from rclpy.event_handler import PublisherEventCallbacks
 from rclpy.lifecycle import LifecycleNode
 from rclpy.qos import QoSDurabilityPolicy, QoSProfile, QoSReliabilityPolicy
 from sensor_msgs.msg import Image, PointCloud2
@@ -26,6 +27,8 @@ from fmh_ros.nodes.results import Entry
 
 LATCHED = QoSProfile(depth=1, reliability=QoSReliabilityPolicy.RELIABLE, durability=QoSDurabilityPolicy.TRANSIENT_LOCAL)
 RESULT_TOPIC = "~/reconstruction"
+#: rclpy's executor fails when an event handler is destroyed while it waits.
+_NO_EVENTS = PublisherEventCallbacks(use_default_callbacks=False)
 
 
 @dataclass
@@ -78,9 +81,13 @@ class Output:
     def create(self) -> None:
         """Create the publishers."""
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="fmh-output")
-        self._result = self._node.create_lifecycle_publisher(HandObject, RESULT_TOPIC, LATCHED)
+        self._result = self._node.create_lifecycle_publisher(
+            HandObject, RESULT_TOPIC, LATCHED, event_callbacks=_NO_EVENTS
+        )
         for topic in self._topics:
-            topic.publisher = self._node.create_lifecycle_publisher(topic.message_type, topic.name, LATCHED)
+            topic.publisher = self._node.create_lifecycle_publisher(
+                topic.message_type, topic.name, LATCHED, event_callbacks=_NO_EVENTS
+            )
             topic.sent_id, topic.listeners = "", 0
 
     def destroy(self) -> None:
@@ -125,7 +132,9 @@ class Output:
             if self._result is None:
                 return
             self._node.destroy_lifecycle_publisher(self._result)
-            self._result = self._node.create_lifecycle_publisher(HandObject, RESULT_TOPIC, LATCHED)
+            self._result = self._node.create_lifecycle_publisher(
+                HandObject, RESULT_TOPIC, LATCHED, event_callbacks=_NO_EVENTS
+            )
             self._result.on_activate(None)
             markers = self._topics[0].publisher
         if entry is not None and markers is not None:

@@ -17,7 +17,8 @@ from rcl_interfaces.msg import SetParametersResult
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.clock import JumpThreshold, TimeJump
 from rclpy.duration import Duration
-from rclpy.executors import ExternalShutdownException, MultiThreadedExecutor
+from rclpy.exceptions import InvalidHandle
+from rclpy.executors import Executor, ExternalShutdownException, MultiThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter
 from rclpy.signals import SignalHandlerOptions
@@ -174,7 +175,6 @@ class ReconstructionNode(LifecycleNode):
         self._source.stop(error)
         if not self._goals.wait_until_idle(END_S):
             self.get_logger().warning("A goal did not end in time")
-        self._tree.stop()
 
     def _clean_up(self) -> None:
         engine, self._runner.engine = self._runner.engine, None
@@ -290,7 +290,7 @@ class ReconstructionNode(LifecycleNode):
     def _facts(self) -> Facts:
         latest, counts, engine = self._results.latest, self._runner.counts, self._runner.engine
         topics = {
-            kind: TopicFacts(state.topic, self._source.publishers(kind), state.age(), state.incompatible)
+            kind: TopicFacts(state.topic, self._source.publishers(kind), state.age(), self._source.incompatible(kind))
             for kind, state in self._source.topics.items()
         }
         return Facts(
@@ -346,8 +346,6 @@ class ReconstructionNode(LifecycleNode):
         """Listen to TF only where somebody wants to know it: a robot's TF is a lot to read."""
         if fixed_frame:
             self._tree.start()
-        else:
-            self._tree.stop()
 
     def _value(self, name: str) -> Any:
         return self.get_parameter(name).value
@@ -400,7 +398,7 @@ def run(make_node: Callable[[], ReconstructionNode], args: Sequence[str] | None 
     try:
         if node.get_parameter("autostart").value:
             node.start()
-        executor.spin()
+        _spin(executor)
     except (KeyboardInterrupt, ExternalShutdownException):
         pass
     finally:
@@ -410,6 +408,16 @@ def run(make_node: Callable[[], ReconstructionNode], args: Sequence[str] | None 
         executor.shutdown(timeout_sec=1.0)
         rclpy.try_shutdown()
     return 0
+
+
+def _spin(executor: Executor) -> None:
+    """Spin for ever. An entity that is destroyed while the executor collects them makes rclpy raise; it is then gone
+    the next time."""
+    while rclpy.ok():
+        try:
+            executor.spin()
+        except InvalidHandle:
+            continue
 
 
 if __name__ == "__main__":

@@ -30,16 +30,10 @@ class FrameTree:
         self._last_ns = 0
 
     def start(self) -> None:
-        """Begin to listen; what was said before is not known."""
+        """Begin to listen, for as long as the node lives; what was said before is not known."""
         if self._buffer is None:
             self._buffer = Buffer()
             self._listener = TransformListener(self._buffer, self._node)
-
-    def stop(self) -> None:
-        """Stop listening."""
-        if self._listener is not None:
-            self._listener.unregister()
-        self._buffer = self._listener = None
 
     def clear(self) -> None:
         """Forget every transform: time has jumped."""
