@@ -1,0 +1,137 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``fmh record`` as a process of its own, beside real publishers."""
+# ruff: noqa: E402 - these modules are only there where the checks before them pass
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+rclpy = pytest.importorskip("rclpy", reason="rclpy is not installed")
+pytest.importorskip("follow_my_hold.msg", reason="the messages are not built")
+pytest.importorskip("tf2_msgs.msg", reason="tf2_msgs is not installed")
+pytest.importorskip("rosbags", reason="the extra 'bags' is not installed")
+pytest.importorskip("mcap_ros2", reason="mcap-ros2-support is not installed")
+
+import numpy as np
+from follow_my_hold.msg import HandObject
+from geometry_msgs.msg import TransformStamped
+from mcap_ros2.reader import read_ros2_messages
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy, qos_profile_sensor_data
+from rclpy.serialization import deserialize_message, serialize_message
+from sensor_msgs.msg import Image
+from synthetic_result import synthetic_reconstruction
+from tf2_msgs.msg import TFMessage
+
+from fmh_ros.bags.reading import BagReader
+from fmh_ros.messages.basics import to_header
+from fmh_ros.messages.result import Made, to_hand_object
+from fmh_ros.ros_compat import array_to_image
+
+ROOT = Path(__file__).parents[2]
+LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL, reliability=ReliabilityPolicy.RELIABLE)
+DOMAIN = 20 + (os.getpid() + 7) % 80
+COUNT = 30
+
+
+@pytest.fixture
+def node() -> Iterator[Any]:
+    os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
+    os.environ.setdefault("FASTDDS_DEFAULT_PROFILES_FILE", str(ROOT / "config" / "fastdds_shm.xml"))
+    context = rclpy.Context()
+    rclpy.init(context=context, domain_id=DOMAIN)
+    made = rclpy.create_node("publishers", context=context)
+    yield made
+    made.destroy_node()
+    rclpy.try_shutdown(context=context)
+
+
+def start(out: Path, *options: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "fmh_ros", "record", str(out), *options]
+    environment = {**os.environ, "ROS_DOMAIN_ID": str(DOMAIN)}
+    return subprocess.Popen(
+        command, cwd=ROOT, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+
+
+def wait_for_subscribers(publishers: list[Any]) -> None:
+    deadline = time.monotonic() + 60
+    while not all(publisher.get_subscription_count() for publisher in publishers):
+        assert time.monotonic() < deadline, "nobody subscribed"
+        time.sleep(0.02)
+
+
+@pytest.mark.parametrize("name", ["out.mcap", "folder"])
+def test_live_topics_are_recorded_as_they_are(node: Any, tmp_path: Path, name: str) -> None:
+    images = node.create_publisher(Image, "/cam/image_raw", qos_profile_sensor_data)
+    results = node.create_publisher(HandObject, "/reconstruction_node/reconstruction", LATCHED)
+    static = node.create_publisher(TFMessage, "/tf_static", LATCHED)
+    result = synthetic_reconstruction()
+    sent = to_hand_object(result, Made("live"))
+    results.publish(sent)  # before anybody listens: only a subscription that is latched too gets it
+    static.publish(TFMessage(transforms=[TransformStamped(child_frame_id="camera")]))
+    process = start(tmp_path / name, "--topics", "/cam/image_raw", "/reconstruction_node/reconstruction", "/tf_static")
+    try:
+        wait_for_subscribers([images, results, static])
+        pixels = np.full((240, 320, 3), 9, np.uint8)
+        for number in range(COUNT):
+            images.publish(array_to_image(pixels, "rgb8", to_header("cam", number + 1)))
+            time.sleep(0.03)
+        time.sleep(0.5)
+        process.send_signal(signal.SIGINT)
+        said, errors = process.communicate(timeout=60)
+    finally:
+        process.kill()
+        process.wait()
+    assert process.returncode == 0, errors
+    assert f"{COUNT + 2} messages of 3 topics" in said
+    path = tmp_path / name
+    file = path / f"{name}.mcap" if path.is_dir() else path
+    found = [(item.channel.topic, item.ros_msg) for item in read_ros2_messages(str(file))]
+    stamps = [message.header.stamp.nanosec for topic, message in found if topic == "/cam/image_raw"]
+    assert stamps == list(range(1, COUNT + 1))
+    with BagReader(path) as bag:
+        raw = {stored.topic.name: stored.raw for stored in bag.messages()}
+        qos = {topic.name: topic.qos[0] for topic in bag.topics()}
+    expected = deserialize_message(serialize_message(sent), HandObject)
+    assert deserialize_message(raw["/reconstruction_node/reconstruction"], HandObject) == expected
+    assert qos["/tf_static"].durability.name == "TRANSIENT_LOCAL"
+    assert qos["/cam/image_raw"].reliability.name == "BEST_EFFORT"
+
+
+def test_a_recorder_that_is_killed_leaves_what_it_wrote(node: Any, tmp_path: Path) -> None:
+    images = node.create_publisher(Image, "/cam/image_raw", 10)
+    process = start(tmp_path / "out.mcap", "--topics", "/cam/image_raw")
+    try:
+        wait_for_subscribers([images])
+        pixels = np.full((480, 640, 3), 9, np.uint8)
+        for number in range(COUNT):
+            images.publish(array_to_image(pixels, "rgb8", to_header("cam", number + 1)))
+            time.sleep(0.05)
+        time.sleep(0.5)
+    finally:
+        process.kill()
+        process.communicate(timeout=60)
+    with BagReader(tmp_path / "out.mcap.partial") as bag:
+        summary = bag.summary()
+    # The last megabyte may have been in memory.
+    assert COUNT - 3 <= summary.count <= COUNT and summary.cut
+
+
+def test_the_duration_ends_a_recording_and_an_existing_bag_is_not_touched(tmp_path: Path) -> None:
+    process = start(tmp_path / "out.mcap", "--duration", "0.5", "--topics", "/nobody")
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 0, errors
+    before = (tmp_path / "out.mcap").read_bytes()
+    process = start(tmp_path / "out.mcap", "--duration", "0.5")
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 15 and "is there already" in errors
+    assert (tmp_path / "out.mcap").read_bytes() == before
