@@ -279,3 +279,11 @@ def test_the_bundled_example_is_there_for_make_demo() -> None:
     example = doctor.ASSETS / "example"
     assert {"rgb.png", "depth.png", "camera.yaml"} <= {path.name for path in example.iterdir()}
     assert str(example / "camera.yaml") in doctor.example_command()
+
+
+def test_doctor_says_which_extras_are_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    extras = {"here": (("json",), "reading"), "away": (("json", "no_such_module_anywhere"), "flying")}
+    monkeypatch.setattr(doctor, "EXTRAS", extras)
+    here, away = doctor.extras()
+    assert here.ok and here.text == "installed, for reading"
+    assert away.ok and "fmh-ros[away]" in away.text

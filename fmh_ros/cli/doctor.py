@@ -32,6 +32,11 @@ LIBRARIES = {
     "warp": "warp-lang",
     "ai_edge_litert": "ai-edge-litert",
 }
+#: Extras of the package: the modules that they bring, and what they are for.
+EXTRAS = {
+    "bags": (("rosbags", "mcap"), "fmh bag and fmh record"),
+    "view": (("viser",), "fmh view in the browser"),
+}
 
 
 @dataclass(frozen=True)
@@ -67,7 +72,18 @@ def machine() -> list[Finding]:
         Finding("python", f"{platform.python_version()} on {platform.platform()}"),
         Finding("processor", f"{len(os.sched_getaffinity(0))} of {os.cpu_count()} cores, {memory:.0f} GiB of memory"),
         Finding("ROS 2 (rclpy)", "found" if ros else "not found; only the ROS node needs it"),
+        *extras(),
     ]
+
+
+def extras() -> list[Finding]:
+    """Say which optional parts are installed; a reconstruction needs none of them."""
+    found = []
+    for name, (modules, use) in EXTRAS.items():
+        there = all(importlib.util.find_spec(module) is not None for module in modules)
+        text = f"installed, for {use}" if there else f"not installed; for {use}: pip install 'fmh-ros[{name}]'"
+        found.append(Finding(f"extra {name}", text))
+    return found
 
 
 def libraries() -> list[Finding]:
