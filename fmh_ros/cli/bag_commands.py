@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The arguments of ``fmh bag`` and ``fmh record``."""
+"""The arguments of ``fmh bag``, ``fmh record`` and ``fmh view``."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ Commands = argparse._SubParsersAction  # the only name that argparse has for wha
 
 
 def add_bag_commands(commands: Commands[argparse.ArgumentParser]) -> None:
-    """Add the commands that deal with recordings."""
+    """Add the commands that deal with recordings, and the one that shows results."""
     _add_bag(commands)
     _add_record(commands)
+    _add_view(commands)
 
 
 def _add_bag(commands: Commands[argparse.ArgumentParser]) -> None:
@@ -67,6 +68,21 @@ def _add_record(commands: Commands[argparse.ArgumentParser]) -> None:
     _add_verbose(command, _record)
 
 
+def _add_view(commands: Commands[argparse.ArgumentParser]) -> None:
+    command = commands.add_parser(
+        "view",
+        help="look at a result or at the reconstructions in a bag, in the browser or as a picture",
+        description="Shows hand, object, contacts and the camera with its image. Runs until Ctrl-C.",
+    )
+    command.add_argument("result", help="result folder of fmh reconstruct, or a bag with reconstructions")
+    command.add_argument("--number", type=int, default=-1, metavar="N", help="which one of a bag (default: the last)")
+    command.add_argument("--image", metavar="TOPIC", help="image topic of a bag (default: the one with the stamp)")
+    command.add_argument("--save", metavar="FILE", help="write a picture instead; needs no display and no browser")
+    command.add_argument("--host", default="127.0.0.1", help="address to serve at (default: 127.0.0.1, this machine)")
+    command.add_argument("--port", type=int, default=8080, help="port to serve at, the next free one (default: 8080)")
+    _add_verbose(command, _view)
+
+
 def _add_verbose(command: argparse.ArgumentParser, run: object) -> None:
     command.add_argument("--verbose", action="store_true", help="print the traceback of an error")
     command.set_defaults(run=run)
@@ -88,3 +104,9 @@ def _record(arguments: argparse.Namespace) -> int:
     from fmh_ros.cli.bags import record
 
     return record(arguments)
+
+
+def _view(arguments: argparse.Namespace) -> int:
+    from fmh_ros.cli.view import run
+
+    return run(arguments)

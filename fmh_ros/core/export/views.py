@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from typing import Protocol
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -11,7 +13,9 @@ from fmh_ros.core.export.overlay import draw_contacts
 from fmh_ros.core.export.shading import HAND_COLOR, OBJECT_COLOR, Part, ShadedScene
 from fmh_ros.core.export.text import write_text
 from fmh_ros.core.frame.camera import CameraModel
-from fmh_ros.core.reconstruction.types import Contact, Reconstruction
+from fmh_ros.core.frame.frame import Frame
+from fmh_ros.core.hand.types import HandMesh
+from fmh_ros.core.reconstruction.types import Contact, ObjectMesh, Quality
 from fmh_ros.core.transforms import Similarity
 
 FloatArray = NDArray[np.float64]
@@ -25,7 +29,22 @@ CONTEXT = 1.35
 FILL = 0.92
 
 
-def draw_views(result: Reconstruction) -> Image:
+class Viewable(Protocol):
+    """What of a ``Reconstruction`` is drawn."""
+
+    @property
+    def frame(self) -> Frame: ...  # noqa: D102
+    @property
+    def hand(self) -> HandMesh: ...  # noqa: D102
+    @property
+    def object(self) -> ObjectMesh: ...  # noqa: D102
+    @property
+    def contacts(self) -> tuple[Contact, ...]: ...  # noqa: D102
+    @property
+    def quality(self) -> Quality: ...  # noqa: D102
+
+
+def draw_views(result: Viewable) -> Image:
     """Return the picture (H, W, 3) uint8 RGB: photo, then camera, left, back and top view, then the main numbers.
 
     The first view is cut out of the photo's own camera, so it can be compared with the photo directly.
@@ -82,7 +101,7 @@ def _orbit(scene: ShadedScene, azimuth: float, elevation: float) -> tuple[Camera
     return CameraModel(PANEL, PANEL, K), Similarity(rotation, scene.centre - distance * rotation[:, 2])
 
 
-def _square_around(result: Reconstruction) -> tuple[float, float, float, float]:
+def _square_around(result: Viewable) -> tuple[float, float, float, float]:
     """Square around the projected reconstruction with some surroundings, in pixel-edge coordinates."""
     points = np.concatenate(
         [
@@ -96,7 +115,7 @@ def _square_around(result: Reconstruction) -> tuple[float, float, float, float]:
     return x - half, y - half, x + half, y + half
 
 
-def _photo(result: Reconstruction, square: tuple[float, float, float, float], side: int) -> Image:
+def _photo(result: Viewable, square: tuple[float, float, float, float], side: int) -> Image:
     """Cut the square out of the photo; what lies outside the photo is light grey."""
     x0, y0, x1, _ = square
     scale = side / (x1 - x0)
@@ -108,7 +127,7 @@ def _photo(result: Reconstruction, square: tuple[float, float, float, float], si
     return np.asarray(image, np.uint8)
 
 
-def _numbers(result: Reconstruction) -> str:
+def _numbers(result: Viewable) -> str:
     quality = result.quality
     x, y, z = result.object.extents_m * 100
     parts = [
