@@ -6,6 +6,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import functools
+import itertools
 import os
 import pickle
 import signal
@@ -40,8 +41,8 @@ ROOT = Path(__file__).parents[1]
 # Read by rclpy.init, here and in the processes of the tests.
 os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
 os.environ.setdefault("FASTDDS_DEFAULT_PROFILES_FILE", str(ROOT / "config" / "fastdds_shm.xml"))
-DOMAIN = int(os.environ.get("ROS_DOMAIN_ID") or 20 + os.getpid() % 80)
-os.environ["ROS_DOMAIN_ID"] = str(DOMAIN)
+#: Each world gets a domain of its own, from here on: nodes of two worlds must not see each other.
+DOMAINS = itertools.count(int(os.environ.get("ROS_DOMAIN_ID") or 2 + os.getpid() % 80))
 
 FRAME = "camera_optical"
 K = [330.0, 0.0, 159.5, 0.0, 330.0, 119.5, 0.0, 0.0, 1.0]
@@ -64,8 +65,9 @@ class World:
 
     def __init__(self, name: str = "reconstruction_node") -> None:
         self.name = name
+        self.domain = 1 + next(DOMAINS) % 100
         self.context = rclpy.Context()
-        rclpy.init(context=self.context, domain_id=DOMAIN)
+        rclpy.init(context=self.context, domain_id=self.domain)
         self.node = rclpy.create_node("world", context=self.context)
         self.executor = MultiThreadedExecutor(4, context=self.context)
         self.executor.add_node(self.node)
@@ -115,6 +117,7 @@ class World:
             **os.environ,
             "FMH_TEST_JOB_S": str(job_s),
             "OMP_NUM_THREADS": "1",
+            "ROS_DOMAIN_ID": str(self.domain),
             "FMH_TEST_RESULT": known_result() if scripted else "",
             **(environment or {}),
         }

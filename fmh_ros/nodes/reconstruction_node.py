@@ -3,25 +3,19 @@
 
 from __future__ import annotations
 
-import logging
-import signal
 import sys
 import time
 import traceback
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.clock import JumpThreshold, TimeJump
 from rclpy.duration import Duration
-from rclpy.exceptions import InvalidHandle
-from rclpy.executors import Executor, ExternalShutdownException, MultiThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter
-from rclpy.signals import SignalHandlerOptions
 from std_msgs.msg import Header
 
 from fmh_ros.core.errors import ClockJumpError, NotActiveError
@@ -39,16 +33,16 @@ from fmh_ros.nodes.jobs import JobRunner, JobSettings, Listener
 from fmh_ros.nodes.orders import Order, check_profile_and_preset, read_goal
 from fmh_ros.nodes.output import Output
 from fmh_ros.nodes.results import Entry, Parent, Results
+from fmh_ros.nodes.running import run
 from fmh_ros.nodes.services import Services
 from fmh_ros.nodes.transforms import FrameTree
 from fmh_ros.nodes.waiting import Waiter
-from fmh_ros.ros_compat import use_large_shared_memory
 
 NAME = "reconstruction_node"
-#: Goals that may occupy a thread each (the longest queue and the running one), and threads for everything else.
-THREADS = 9 + 5
 #: How long deactivation waits for goals to end, seconds.
 END_S = 3.0
+#: What is still to be sent when a node ends gets this long, seconds.
+FAREWELL_S = 0.1
 
 
 class ReconstructionNode(LifecycleNode):
@@ -76,9 +70,9 @@ class ReconstructionNode(LifecycleNode):
         Services(self, self._results, self._clear, lambda: str(self._value("export_root")))
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
         group = MutuallyExclusiveCallbackGroup()
-        self.create_timer(1.0, self._diagnose, callback_group=group)
+        self.create_timer(1.0, self._safely(self._diagnose), callback_group=group)
         self._tf_timer = self.create_timer(
-            1.0 / self._value("tf_rate"), self._republish, callback_group=MutuallyExclusiveCallbackGroup()
+            1.0 / self._value("tf_rate"), self._safely(self._republish), callback_group=MutuallyExclusiveCallbackGroup()
         )
         self.add_on_set_parameters_callback(self._check_parameters)
         self.add_post_set_parameters_callback(self._apply_parameters)
@@ -188,8 +182,13 @@ class ReconstructionNode(LifecycleNode):
             self._deactivate()
         self._clean_up()
 
+    def end(self) -> None:
+        """End everything, from whatever state; clients learn of it while the node is still spun."""
+        self._end()
+        time.sleep(FAREWELL_S)
+
     def destroy_node(self) -> None:
-        """End everything, from whatever state."""
+        """End everything, and leave the graph."""
         self._end()
         self._goals.destroy()
         super().destroy_node()
@@ -266,6 +265,17 @@ class ReconstructionNode(LifecycleNode):
         )
 
     # Timers and callbacks
+
+    def _safely(self, act: Callable[[], None]) -> Callable[[], None]:
+        """Log what a timer's callback raises, which would otherwise end the process."""
+
+        def call() -> None:
+            try:
+                act()
+            except Exception:  # noqa: BLE001 - see above
+                self.get_logger().error(f"{act.__name__} failed:\n{traceback.format_exc()}", throttle_duration_sec=10.0)
+
+        return call
 
     def _republish(self) -> None:
         """Keep the current result's frames alive, and serve who has come to listen since."""
@@ -360,64 +370,9 @@ class ReconstructionNode(LifecycleNode):
         return LocalEngine(process, limits)
 
 
-class _ToRos(logging.Handler):
-    """Passes the library's log records on to a node's logger."""
-
-    def __init__(self, node: LifecycleNode) -> None:
-        super().__init__()
-        self._logger = node.get_logger()
-
-    def emit(self, record: logging.LogRecord) -> None:
-        text = self.format(record)
-        if record.levelno >= logging.ERROR:
-            self._logger.error(text)
-        elif record.levelno >= logging.WARNING:
-            self._logger.warning(text)
-        elif record.levelno >= logging.INFO:
-            self._logger.info(text)
-        else:
-            self._logger.debug(text)
-
-
 def main(args: Sequence[str] | None = None) -> int:
     """Run the node until SIGINT or SIGTERM, and end its worker with it."""
     return run(ReconstructionNode, args)
-
-
-def run(make_node: Callable[[], ReconstructionNode], args: Sequence[str] | None = None) -> int:
-    """Spin a node until the process is told to end, and leave nothing behind."""
-    use_large_shared_memory()
-    rclpy.init(args=list(args) if args is not None else None, signal_handler_options=SignalHandlerOptions.ALL)
-    node = make_node()
-    handler = _ToRos(node)
-    log = logging.getLogger("fmh_ros")
-    log.addHandler(handler)
-    log.setLevel(logging.INFO)
-    executor = MultiThreadedExecutor(THREADS)
-    executor.add_node(node)
-    try:
-        if node.get_parameter("autostart").value:
-            node.start()
-        _spin(executor)
-    except (KeyboardInterrupt, ExternalShutdownException):
-        pass
-    finally:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C must not leave the worker behind
-        log.removeHandler(handler)
-        node.destroy_node()
-        executor.shutdown(timeout_sec=1.0)
-        rclpy.try_shutdown()
-    return 0
-
-
-def _spin(executor: Executor) -> None:
-    """Spin for ever. An entity that is destroyed while the executor collects them makes rclpy raise; it is then gone
-    the next time."""
-    while rclpy.ok():
-        try:
-            executor.spin()
-        except InvalidHandle:
-            continue
 
 
 if __name__ == "__main__":

@@ -65,10 +65,10 @@ class StampMatcher:
                 return None
             nearest_ns, message = min(kept, key=lambda item: abs(item[0] - stamp_ns))
             distance = abs(nearest_ns - stamp_ns)
-            known = distance <= SAME_NS or max(item[0] for item in kept) >= stamp_ns
-            if known and distance > max(self.slop_ns, SAME_NS):
+            if distance > max(self.slop_ns, SAME_NS):
                 self.missed_ns = distance if self.missed_ns is None else min(self.missed_ns, distance)
-            if not known or distance > max(self.slop_ns, SAME_NS):
                 return None
+            if distance > SAME_NS and max(item[0] for item in kept) < stamp_ns:
+                return None  # a nearer one may still come
             found[topic] = message
         return found

@@ -28,7 +28,8 @@ from fmh_ros.engines.types import (
     JobRequest,
     OutcomeCallback,
 )
-from fmh_ros.nodes.reconstruction_node import ReconstructionNode, run
+from fmh_ros.nodes.reconstruction_node import ReconstructionNode
+from fmh_ros.nodes.running import run
 
 
 class ScriptedEngine:
@@ -101,12 +102,16 @@ class ScriptedEngine:
             outcome(JobOutcome(job, None if fault else result, fault, time.monotonic() - began))
 
 
+def broken(_settings: object) -> None:
+    raise RuntimeError("the camera is on fire")
+
+
 def make_node() -> ReconstructionNode:
     result = pickle.loads(Path(os.environ["FMH_TEST_RESULT"]).read_bytes())
     job_s = float(os.environ.get("FMH_TEST_JOB_S", "0.3"))
     node = ReconstructionNode(lambda: ScriptedEngine(result, job_s))
     if os.environ.get("FMH_TEST_FAULT") == "activate":
-        del node._source
+        node._source.start = broken  # type: ignore[method-assign]
     return node
 
 
