@@ -3,13 +3,16 @@
 
 from __future__ import annotations
 
+import threading
+
+from geometry_msgs.msg import TransformStamped
 from rclpy.duration import Duration
 from rclpy.lifecycle import LifecycleNode
 from rclpy.time import Time
 
 from fmh_ros.core.errors import TransformError
 from fmh_ros.core.frame.frame import Frame
-from fmh_ros.messages.basics import from_transform, to_header
+from fmh_ros.messages.basics import from_transform, to_header, to_time
 from fmh_ros.messages.frames import named_poses, to_transforms
 from fmh_ros.nodes.results import Entry, Parent
 from fmh_ros.nodes.waiting import Waiter
@@ -28,6 +31,9 @@ class FrameTree:
         self._buffer: Buffer | None = None
         self._listener: TransformListener | None = None
         self._last_ns = 0
+        self._lock = threading.Lock()
+        self._made_for = ("", "")
+        self._transforms: list[TransformStamped] = []
 
     def start(self) -> None:
         """Begin to listen, for as long as the node lives; what was said before is not known."""
@@ -78,15 +84,23 @@ class FrameTree:
     def broadcast(self, entry: Entry, prefix: str, *, first: bool) -> None:
         """Publish the frames of a result: first with the image's stamp, later with the present time, since nobody
         accepts the same stamp twice and what is old is forgotten."""
-        stamp_ns = entry.result.frame.stamp_ns or 0
-        if not first:
-            stamp_ns = self._node.get_clock().now().nanoseconds
-        if stamp_ns <= self._last_ns and not first:
-            return
-        self._last_ns = stamp_ns
-        header = to_header(entry.parent.frame_id, stamp_ns)
-        poses = named_poses(entry.result, prefix)
-        self._broadcaster.sendTransform(to_transforms(poses, header, entry.parent.T_parent_camera))
+        with self._lock:
+            stamp_ns = entry.result.frame.stamp_ns or 0
+            if not first:
+                stamp_ns = self._node.get_clock().now().nanoseconds
+            if first or stamp_ns > self._last_ns:
+                self._last_ns = stamp_ns
+                self._send(entry, prefix, stamp_ns)
+
+    def _send(self, entry: Entry, prefix: str, stamp_ns: int) -> None:
+        key = (entry.made.id, prefix)
+        if self._made_for != key:  # several times a second: only the stamps change
+            poses, header = named_poses(entry.result, prefix), to_header(entry.parent.frame_id, None)
+            self._transforms = to_transforms(poses, header, entry.parent.T_parent_camera)
+            self._made_for = key
+        for transform in self._transforms:
+            transform.header.stamp = to_time(stamp_ns)
+        self._broadcaster.sendTransform(self._transforms)
 
     @staticmethod
     def _known(buffer: Buffer, target: str, source: str, stamp: Time) -> bool:
