@@ -49,10 +49,11 @@ class Reconstructor:
 
     node : an existing node, which the program spins in another thread than the one that waits here; without one this
     class makes its own, with a context of its own, and spins it in a thread. action : full name of the action.
+    domain_id : ROS domain of a node of its own, the environment's when None.
     Every method returns at once unless it says that it waits. Thread-safe. ``close`` it, or use it with ``with``.
     """
 
-    def __init__(self, node: Node | None = None, *, action: str = ACTION) -> None:
+    def __init__(self, node: Node | None = None, *, action: str = ACTION, domain_id: int | None = None) -> None:
         self._lock = threading.Lock()
         self._done = threading.Event()
         self._result: Any = None
@@ -62,7 +63,7 @@ class Reconstructor:
         self._asked = self._cancelling = False
         self._number = 0
         self._action = action
-        self._own = _OwnNode() if node is None else None
+        self._own = _OwnNode(domain_id) if node is None else None
         self._node = node if node is not None else self._own.node  # type: ignore[union-attr]
         self._client: ActionClient[Any, Any, Any] = ActionClient(
             self._node, Reconstruct, action, callback_group=ReentrantCallbackGroup()
@@ -254,9 +255,9 @@ def _goal(
 class _OwnNode:
     """A node that a thread spins."""
 
-    def __init__(self) -> None:
+    def __init__(self, domain_id: int | None) -> None:
         self._context = Context()
-        rclpy.init(context=self._context)
+        rclpy.init(context=self._context, domain_id=domain_id)
         self.node = rclpy.create_node("fmh_client", context=self._context)
         self._executor = SingleThreadedExecutor(context=self._context)
         self._executor.add_node(self.node)

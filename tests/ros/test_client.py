@@ -40,7 +40,7 @@ def world() -> Iterator[World]:
 
 @pytest.fixture(scope="module")
 def client(world: World) -> Iterator[Reconstructor]:
-    with Reconstructor() as made:  # with a node of its own
+    with Reconstructor(domain_id=world.domain) as made:  # with a node of its own
         yield made
 
 
