@@ -5,8 +5,8 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import fcntl
 import functools
-import itertools
 import os
 import pickle
 import signal
@@ -20,7 +20,7 @@ from array import array
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import rclpy
@@ -41,8 +41,7 @@ ROOT = Path(__file__).parents[1]
 # Read by rclpy.init, here and in the processes of the tests.
 os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
 os.environ.setdefault("FASTDDS_DEFAULT_PROFILES_FILE", str(ROOT / "config" / "fastdds_shm.xml"))
-#: Each world gets a domain of its own, from here on: nodes of two worlds must not see each other.
-DOMAINS = itertools.count(int(os.environ.get("ROS_DOMAIN_ID") or 2 + os.getpid() % 80))
+DOMAINS = 100
 
 FRAME = "camera_optical"
 K = [330.0, 0.0, 159.5, 0.0, 330.0, 119.5, 0.0, 0.0, 1.0]
@@ -60,12 +59,30 @@ class Ending:
     first_s: float | None = None
 
 
+def claim_domain() -> tuple[int, IO[str]]:
+    """Return a domain that no other world on this machine has, and the file that holds it until it is closed.
+
+    Nodes of two tests must not see each other, not even when suites of two checkouts run at the same time.
+    """
+    first = int(os.environ.get("ROS_DOMAIN_ID") or os.getpid())
+    for step in range(DOMAINS):
+        domain = 1 + (first + step) % DOMAINS
+        file = (Path(tempfile.gettempdir()) / f"fmh_ros_test_domain_{domain}.lock").open("w")
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.close()
+            continue
+        return domain, file
+    raise RuntimeError("every ROS domain is taken")
+
+
 class World:
     """Everything round one node process. Use as a context manager."""
 
     def __init__(self, name: str = "reconstruction_node") -> None:
         self.name = name
-        self.domain = 1 + next(DOMAINS) % 100
+        self.domain, self._claim = claim_domain()
         self.context = rclpy.Context()
         rclpy.init(context=self.context, domain_id=self.domain)
         self.node = rclpy.create_node("world", context=self.context)
@@ -89,6 +106,7 @@ class World:
         self.context.try_shutdown()
         self._spinner.join(5)
         self._log.close()
+        self._claim.close()
 
     def _spin(self) -> None:
         try:

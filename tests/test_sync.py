@@ -37,7 +37,7 @@ def test_what_is_further_apart_than_the_slop_never_matches_and_the_distance_is_k
     for k in range(20):
         assert matcher.add("depth", START + 100 * k * MS + 50 * MS, k) is None
         assert matcher.add("image", START + 100 * k * MS + 100 * MS, k) is None
-    assert matcher.missed_ns == 50 * MS
+    assert matcher.missed() == ("depth", 50 * MS)
 
 
 def test_an_image_is_used_once_and_the_same_stamp_may_come_again() -> None:

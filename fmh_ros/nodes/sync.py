@@ -27,8 +27,6 @@ class StampMatcher:
         self._topics = tuple(topics)
         self._kept: dict[str, deque[tuple[int, Any]]] = {topic: deque(maxlen=KEPT) for topic in topics}
         self.jumps = 0
-        #: Smallest distance by which a set was missed since the last one, nanoseconds; None when none was.
-        self.missed_ns: int | None = None
 
     def add(self, topic: str, stamp_ns: int, message: Any) -> tuple[int, dict[str, Any]] | None:
         """Take a message; return the stamp and the newest set that it completes, or None.
@@ -47,7 +45,6 @@ class StampMatcher:
             if found is not None:
                 for _ in range(place + 1):  # neither this one nor those before it are wanted again
                     firsts.popleft()
-                self.missed_ns = None
                 return first_ns, {self._topics[0]: first, **found}
         return None
 
@@ -55,7 +52,18 @@ class StampMatcher:
         """Forget every message."""
         for kept in self._kept.values():
             kept.clear()
-        self.missed_ns = None
+
+    def missed(self) -> tuple[str, int] | None:
+        """Return the topic whose stamps are furthest from the first topic's, and their nearest distance, nanoseconds;
+        None when a topic has no messages."""
+        found: list[tuple[int, str]] = []
+        firsts = [item[0] for item in self._kept[self._topics[0]]]
+        for topic in self._topics[1:]:
+            distances = [abs(item[0] - first) for item in self._kept[topic] for first in firsts]
+            if not distances:
+                return None
+            found.append((min(distances), topic))
+        return max(found)[::-1] if found else None
 
     def _partners(self, stamp_ns: int) -> dict[str, Any] | None:
         found: dict[str, Any] = {}
@@ -66,7 +74,6 @@ class StampMatcher:
             nearest_ns, message = min(kept, key=lambda item: abs(item[0] - stamp_ns))
             distance = abs(nearest_ns - stamp_ns)
             if distance > max(self.slop_ns, SAME_NS):
-                self.missed_ns = distance if self.missed_ns is None else min(self.missed_ns, distance)
                 return None
             if distance > SAME_NS and max(item[0] for item in kept) < stamp_ns:
                 return None  # a nearer one may still come
