@@ -120,6 +120,7 @@ def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--scenes", type=int, default=12)
+    parser.add_argument("--first", type=int, default=0, help="index of the first scene; guidance was tuned on 0 to 11")
     parser.add_argument("--only", nargs="*", help="names of variants")
     parser.add_argument("--no-depth", action="store_true", help="RGB only")
     arguments = parser.parse_args()
@@ -128,7 +129,7 @@ def main() -> None:
     model.load()
     chosen = {k: v for k, v in variants().items() if not arguments.only or k in arguments.only}
     results: dict[str, list[tuple[float, float, float, float]]] = {name: [] for name in chosen}
-    for index in range(arguments.scenes):
+    for index in range(arguments.first, arguments.first + arguments.scenes):
         scene = make_scene(index, rig)
         row = []
         for name, config in chosen.items():
