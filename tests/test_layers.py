@@ -125,3 +125,10 @@ def test_error_codes_are_unique_and_valid_exit_codes() -> None:
 def test_a_message_says_what_was_seen_expected_and_to_change() -> None:
     error = FmhError("A cat", expected="a hand.", change="Show a hand")
     assert str(error) == "A cat. Expected a hand. Show a hand."
+
+
+@pytest.mark.parametrize("package", ["core", "engines", "messages", "bags", "viewing", "ros_compat"])
+def test_only_nodes_and_the_command_line_know_nodes(package: str) -> None:
+    files = sorted((ROOT / "fmh_ros" / package).rglob("*.py"))
+    assert files
+    assert [path.name for path in files if "fmh_ros.nodes" in path.read_text()] == []

@@ -5,6 +5,7 @@ those of ``bags.classes``, and the ones that rosbags writes and reads."""
 from __future__ import annotations
 
 from array import array
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from fmh_ros.core.errors import UsageError
 #: Codes of array.array for the types of numbers that hold much data; it keeps other numbers in a list.
 _CODES = {"uint8": "B", "float32": "f", "float64": "d", "uint32": "I", "uint16": "H", "int16": "h", "int32": "i"}
 _BASE, _NAME = 1, 2
+Numbers = Callable[[Any, str, int], Any]
 
 
 def encode(message: Any, msgtype: str) -> bytes:
@@ -47,39 +49,34 @@ def _fields(msgtype: str) -> list[tuple[str, Any]]:
 
 
 def _to_bag(message: Any, msgtype: str) -> Any:
-    values = {name: _value_to_bag(getattr(message, name), kind) for name, kind in _fields(msgtype)}
-    return typestore().types[msgtype](**values)
+    def numbers(value: Any, name: str, _count: int) -> Any:
+        return np.asarray(value, _dtype(name))
 
-
-def _value_to_bag(value: Any, description: Any) -> Any:
-    kind, detail = description
-    if kind == _BASE:
-        return value
-    if kind == _NAME:
-        return _to_bag(value, detail)
-    (inner, name), _ = detail
-    if inner == _NAME:
-        return [_to_bag(item, name) for item in value]
-    return list(value) if name[0] == "string" else np.asarray(value, _dtype(name[0]))
+    return _converted(message, msgtype, lambda name: typestore().types[name], numbers)
 
 
 def _from_bag(message: Any, msgtype: str) -> Any:
     from fmh_ros.bags.classes import message_class
 
-    values = {name: _value_from_bag(getattr(message, name), kind) for name, kind in _fields(msgtype)}
-    return message_class(msgtype)(**values)
+    return _converted(message, msgtype, message_class, _numbers_from_bag)
 
 
-def _value_from_bag(value: Any, description: Any) -> Any:
-    kind, detail = description
-    if kind == _BASE:
-        return value
-    if kind == _NAME:
-        return _from_bag(value, detail)
-    (inner, name), count = detail
-    if inner == _NAME:
-        return [_from_bag(item, name) for item in value]
-    return list(value) if name[0] == "string" else _numbers_from_bag(value, name[0], count)
+def _converted(message: Any, msgtype: str, class_of: Callable[[str], Any], numbers: Numbers) -> Any:
+    """Return the same message in other classes. class_of : class of a type; numbers : converts an array of numbers."""
+
+    def convert(value: Any, description: Any) -> Any:
+        kind, detail = description
+        if kind == _BASE:
+            return value
+        if kind == _NAME:
+            return _converted(value, detail, class_of, numbers)
+        (inner, name), count = detail
+        if inner == _NAME:
+            return [_converted(item, name, class_of, numbers) for item in value]
+        return list(value) if name[0] == "string" else numbers(value, name[0], count)
+
+    values = {name: convert(getattr(message, name), description) for name, description in _fields(msgtype)}
+    return class_of(msgtype)(**values)
 
 
 def _numbers_from_bag(value: Any, name: str, count: int) -> Any:

@@ -194,8 +194,7 @@ class _Run:
         if plan.depth is not None and job.depth is None:
             raise _no_partner(job, f"a depth image on {plan.depth.name}")
         # Imported only now, when message classes are there, ROS's or those that stand in for them.
-        from fmh_ros.messages.inputs import MessageSet
-        from fmh_ros.nodes.frames import Names, build_frame
+        from fmh_ros.messages.inputs import MessageSet, Names, build_frame
 
         camera_info = None if plan.camera_info is None else self._message(plan.camera_info.name, job.camera_info)
         depth = None if plan.depth is None else self._depth(plan.depth.name, job.depth)

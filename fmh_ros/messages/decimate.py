@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Fewer triangles, for messages that cost by the triangle."""
+"""Fewer triangles, for messages that cost by the triangle.
+
+Our own few lines because the libraries that do it are not among the packages that rosdep can install.
+"""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ from rclpy.lifecycle import LifecycleNode
 from fmh_ros.core.errors import FmhError, NoImageError, NotActiveError
 from fmh_ros.core.frame.frame import Frame
 from fmh_ros.core.progress import Progress
-from fmh_ros.nodes.frames import decode_color
+from fmh_ros.messages.inputs import decode_color
 from fmh_ros.nodes.jobs import JobRunner
 from fmh_ros.nodes.orders import Order
 from fmh_ros.nodes.waiting import Waiter

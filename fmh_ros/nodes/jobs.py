@@ -15,9 +15,9 @@ from fmh_ros.core.progress import Progress
 from fmh_ros.core.reconstruction.types import Reconstruction
 from fmh_ros.engines.protocol import Engine
 from fmh_ros.engines.types import JobFeedback, JobOutcome, JobRequest
+from fmh_ros.messages.inputs import MessageSet, Names, build_frame, build_prompt
 from fmh_ros.messages.result import Made, to_hand_object
-from fmh_ros.nodes.frames import Names, build_frame, build_prompt
-from fmh_ros.nodes.input import CAMERA_INFO, DEPTH, IMAGE, FrameSource, MessageSet
+from fmh_ros.nodes.input import CAMERA_INFO, DEPTH, IMAGE, FrameSource
 from fmh_ros.nodes.orders import Order
 from fmh_ros.nodes.results import Entry, Parent
 from fmh_ros.nodes.waiting import Line, Waiter

@@ -14,7 +14,7 @@ from fmh_ros.core.errors import EncodingError, ProfileError, UsageError
 from fmh_ros.core.guidance.config import PRESETS
 from fmh_ros.core.reconstruction.profile import check_profile
 from fmh_ros.messages.basics import from_time
-from fmh_ros.nodes.input import MessageSet
+from fmh_ros.messages.inputs import MessageSet
 
 Goal = Reconstruct.Goal
 SIDES: dict[int, Literal["auto", "left", "right"]] = {

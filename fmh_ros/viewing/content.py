@@ -136,8 +136,7 @@ def _find_frame(bag: Any, stamp_ns: int, image_topic: str | None, provenance: An
     """Return the image that a result was made from, undistorted, with its camera; a grey one where the bag has none."""
     from fmh_ros.bags.convert import decode, header_stamp
     from fmh_ros.bags.info import camera_info_beside, named, role
-    from fmh_ros.messages.inputs import MessageSet
-    from fmh_ros.nodes.frames import Names, build_frame
+    from fmh_ros.messages.inputs import MessageSet, Names, build_frame
 
     topics = bag.topics()
     names = [topic.name for topic in topics if role(topic) == "image"] if image_topic is None else [image_topic]
