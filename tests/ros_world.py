@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-import fcntl
 import functools
 import os
 import pickle
@@ -20,7 +19,7 @@ from array import array
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 import rclpy
@@ -35,13 +34,13 @@ from rclpy.exceptions import InvalidHandle
 from rclpy.executors import ExternalShutdownException, MultiThreadedExecutor
 from rclpy.parameter import parameter_value_to_python
 from rclpy.qos import QoSProfile, ReliabilityPolicy
+from ros_domain import claim_domain
 from sensor_msgs.msg import CameraInfo, Image
 
 ROOT = Path(__file__).parents[1]
 # Read by rclpy.init, here and in the processes of the tests.
 os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
 os.environ.setdefault("FASTDDS_DEFAULT_PROFILES_FILE", str(ROOT / "config" / "fastdds_shm.xml"))
-DOMAINS = 100
 
 FRAME = "camera_optical"
 K = [330.0, 0.0, 159.5, 0.0, 330.0, 119.5, 0.0, 0.0, 1.0]
@@ -57,24 +56,6 @@ class Ending:
     result: Any
     feedback: list[Any] = field(default_factory=list)
     first_s: float | None = None
-
-
-def claim_domain() -> tuple[int, IO[str]]:
-    """Return a domain that no other world on this machine has, and the file that holds it until it is closed.
-
-    Nodes of two tests must not see each other, not even when suites of two checkouts run at the same time.
-    """
-    first = int(os.environ.get("ROS_DOMAIN_ID") or os.getpid())
-    for step in range(DOMAINS):
-        domain = 1 + (first + step) % DOMAINS
-        file = (Path(tempfile.gettempdir()) / f"fmh_ros_test_domain_{domain}.lock").open("w")
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.close()
-            continue
-        return domain, file
-    raise RuntimeError("every ROS domain is taken")
 
 
 class World:

@@ -10,9 +10,10 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import trimesh
@@ -202,11 +203,18 @@ def test_a_callback_that_fails_harms_neither_the_job_nor_the_engine(
 
 def test_memory_that_runs_out_fails_the_job_and_the_worker_serves_on(engine: LocalEngine, frame: Frame) -> None:
     pid = loaded(engine)
+    height, width = frame.image.shape[:2]
+    large = replace(
+        frame,
+        image=cv2.resize(frame.image, None, fx=3, fy=3),
+        depth=None,
+        camera=frame.camera.crop((0, 0, width, height), 3 * width, 3 * height),
+    )
     pages = int(Path(f"/proc/{pid}/statm").read_text().split()[0])
     unlimited = (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
-    resource.prlimit(pid, resource.RLIMIT_AS, (pages * resource.getpagesize() + (4 << 20), resource.RLIM_INFINITY))
+    resource.prlimit(pid, resource.RLIMIT_AS, (pages * resource.getpagesize() + (16 << 20), resource.RLIM_INFINITY))
     try:
-        error = Running(engine).submit(JobRequest(frame, guidance=False)).error()
+        error = Running(engine).submit(JobRequest(large, guidance=False)).error()
     finally:
         if engine.status().pid == pid:
             resource.prlimit(pid, resource.RLIMIT_AS, unlimited)

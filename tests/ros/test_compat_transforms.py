@@ -24,6 +24,7 @@ from rclpy.duration import Duration
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.time import Time
+from ros_domain import claim_domain
 from scipy.spatial.transform import Rotation
 
 from fmh_ros.core.transforms import Similarity
@@ -188,7 +189,7 @@ def test_transforms_that_are_none_are_left_out(tf: ModuleType) -> None:
 def nodes() -> Iterator[tuple[Node, Node, SingleThreadedExecutor]]:
     """Two nodes, of two contexts so that they really talk over the network layer, and the executor of the second."""
     os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
-    domain = int(os.environ.get("ROS_DOMAIN_ID") or 20 + os.getpid() % 80)
+    domain, claim = claim_domain()
     contexts = Context(), Context()
     for context in contexts:
         rclpy.init(context=context, domain_id=domain)
@@ -200,6 +201,7 @@ def nodes() -> Iterator[tuple[Node, Node, SingleThreadedExecutor]]:
     for node, context in zip((speaker, hearer), contexts, strict=True):
         node.destroy_node()
         rclpy.shutdown(context=context)
+    claim.close()
 
 
 def test_transforms_travel_and_static_ones_reach_late_listeners(

@@ -8,6 +8,7 @@ import time
 from array import array
 from collections.abc import Iterator
 
+import cv2
 import numpy as np
 import pytest
 
@@ -20,7 +21,7 @@ from follow_my_hold.action import Reconstruct
 from follow_my_hold.msg import HandObject
 from lifecycle_msgs.msg import Transition
 from rclpy.qos import QoSProfile, ReliabilityPolicy
-from ros_world import Camera, World, camera_info, children, make_image, to_ns, to_time, world_with_node
+from ros_world import ROOT, Camera, World, camera_info, children, make_image, to_ns, to_time, world_with_node
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CameraInfo, Image
 
@@ -273,7 +274,9 @@ def test_mode_continuous_reconstructs_a_still_picture_once_and_again_when_it_cha
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_ending_the_process_during_a_job_leaves_nothing_behind(number: signal.Signals) -> None:
-    with World() as world, Camera(world):
+    photo = cv2.cvtColor(cv2.imread(str(ROOT / "fmh_ros/assets/example/rgb.png")), cv2.COLOR_BGR2RGB)
+    with World() as world, Camera(world, size=(photo.shape[1], photo.shape[0])) as camera:
+        camera.image = make_image(photo, "rgb8")  # a hand is seen: the job takes many seconds
         process = world.start(scripted=False)
         world.wait_until_active()
         world.wait_for(lambda: bool(children(process.pid)))

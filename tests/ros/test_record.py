@@ -27,6 +27,7 @@ from geometry_msgs.msg import TransformStamped
 from mcap_ros2.reader import read_ros2_messages
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy, qos_profile_sensor_data
 from rclpy.serialization import deserialize_message, serialize_message
+from ros_domain import claim_domain
 from sensor_msgs.msg import Image
 from synthetic_result import synthetic_reconstruction
 from tf2_msgs.msg import TFMessage
@@ -38,28 +39,27 @@ from fmh_ros.ros_compat import array_to_image
 
 ROOT = Path(__file__).parents[2]
 LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL, reliability=ReliabilityPolicy.RELIABLE)
-DOMAIN = 20 + (os.getpid() + 7) % 80
 COUNT = 30
 
 
 @pytest.fixture
-def node() -> Iterator[Any]:
+def node(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
     os.environ.setdefault("FASTDDS_DEFAULT_PROFILES_FILE", str(ROOT / "config" / "fastdds_shm.xml"))
+    domain, claim = claim_domain()
+    monkeypatch.setenv("ROS_DOMAIN_ID", str(domain))  # for the processes that a test starts
     context = rclpy.Context()
-    rclpy.init(context=context, domain_id=DOMAIN)
+    rclpy.init(context=context, domain_id=domain)
     made = rclpy.create_node("publishers", context=context)
     yield made
     made.destroy_node()
     rclpy.try_shutdown(context=context)
+    claim.close()
 
 
 def start(out: Path, *options: str) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "fmh_ros", "record", str(out), *options]
-    environment = {**os.environ, "ROS_DOMAIN_ID": str(DOMAIN)}
-    return subprocess.Popen(
-        command, cwd=ROOT, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    )
+    return subprocess.Popen(command, cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
 
 def wait_for_subscribers(publishers: list[Any]) -> None:
