@@ -27,7 +27,7 @@ from fmh_ros.core.flow.embedded.transformer import VelocityNetwork
 from fmh_ros.core.flow.sampler import euler_step, sigmas
 from fmh_ros.training.autoencoder import flip_grid, iou, to_grid
 from fmh_ros.training.shapes.dataset import completed, open_arrays
-from fmh_ros.training.shapes.degrade import degrade
+from fmh_ros.training.shapes.degrade import clean_maps, degrade
 from fmh_ros.training.shapes.views import FAMILY_NAMES
 
 log = logging.getLogger(__name__)
@@ -98,7 +98,7 @@ class FlowData:
         some = indices[:DECODED]
         return Batch(
             self.latents[indices].float(),
-            torch.from_numpy(np.stack([self._maps(rng, int(i), int(self.codes[i])) for i in indices])),
+            torch.from_numpy(np.stack([self.degraded_maps(rng, int(i), int(self.codes[i])) for i in indices])),
             torch.from_numpy(np.asarray(self.arrays["distance"])[indices].astype(np.float32)),
             torch.stack([self._grid(int(i), int(self.codes[i])) for i in some]),
         )
@@ -106,15 +106,17 @@ class FlowData:
     def _grid(self, index: int, code: int) -> Tensor:
         return flip_grid(to_grid(self.arrays["tsdf"][index : index + 1])[0], code)
 
-    def _maps(self, rng: np.random.Generator, index: int, code: int) -> NDArray[np.float32]:
-        maps = degrade(
-            rng,
-            np.asarray(self.arrays["mask"][index]),
-            np.asarray(self.arrays["depth"][index], np.float32),
-            np.asarray(self.arrays["normals"][index], np.float32),
-            bool(self.arrays["has_depth"][index]),
-        )
-        return flip_maps(maps, code)
+    def degraded_maps(self, rng: np.random.Generator, index: int, code: int = 0) -> NDArray[np.float32]:
+        """Condition maps (8, S, S) of a view as a camera and a hand leave them, under a symmetry."""
+        return flip_maps(degrade(rng, *self._view(index), bool(self.arrays["has_depth"][index])), code)
+
+    def clean_maps(self, index: int) -> NDArray[np.float32]:
+        """Condition maps (8, S, S) of a view that nothing hides or disturbs."""
+        return clean_maps(*self._view(index))
+
+    def _view(self, index: int) -> tuple[NDArray[np.bool_], NDArray[np.float32], NDArray[np.float32]]:
+        depth, normals = (np.asarray(self.arrays[name][index], np.float32) for name in ("depth", "normals"))
+        return np.asarray(self.arrays["mask"][index]), depth, normals
 
 
 def draw_times(rng: torch.Generator, count: int) -> Tensor:
@@ -202,13 +204,18 @@ def evaluate(
     count: int,
     scale: float = 2.0,
     batch: int = 23,
+    clean: bool = False,
 ) -> dict[str, float]:
-    """Single-view IoU on held-out views: mean, median, with and without depth, per family."""
+    """Single-view IoU on held-out views: mean, median, with and without depth, per family.
+
+    ``clean`` shows all of the view with exact depth, which tells what the generator itself can do.
+    """
     rng = np.random.default_rng(0)
     values, families, depths = [], [], []
     for start in range(0, count, batch):
         indices = np.arange(start, min(start + batch, count))
-        maps = torch.from_numpy(np.stack([data._maps(rng, int(i), 0) for i in indices]))
+        drawn = [data.clean_maps(int(i)) if clean else data.degraded_maps(rng, int(i)) for i in indices]
+        maps = torch.from_numpy(np.stack(drawn))
         distance = torch.from_numpy(np.asarray(data.arrays["distance"])[indices].astype(np.float32))
         latent = sample(model, maps, distance, steps=20, scale=scale, seed=start)
         with torch.autocast("cpu", torch.bfloat16):
@@ -218,7 +225,8 @@ def evaluate(
         depths.append(np.asarray(data.arrays["has_depth"])[indices])
     scores, family, depth = np.concatenate(values), np.concatenate(families), np.concatenate(depths)
     result = {"mean": float(scores.mean()), "median": float(np.median(scores))}
-    result["with_depth"], result["without_depth"] = float(scores[depth].mean()), float(scores[~depth].mean())
+    if not clean:
+        result["with_depth"], result["without_depth"] = float(scores[depth].mean()), float(scores[~depth].mean())
     for code, name in enumerate(FAMILY_NAMES):
         if (family == code).any():
             result[name] = float(scores[family == code].mean())

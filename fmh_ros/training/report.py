@@ -2,8 +2,8 @@
 """Held-out accuracy of the embedded generator, per family: ``python -m fmh_ros.training.report DATA``.
 
 Reconstruction IoU is that of a shape encoded and decoded (it needs the training checkpoint, since the encoder does not
-ship); single-view IoU is that of an unguided sample from one degraded view, 20 steps. DATA is made when it is not
-there, from a seed that training does not use.
+ship); single-view IoU is that of an unguided sample, 20 steps, from one view as a camera and a hand leave it, or clean
+(nothing hidden, exact depth and normals). DATA is made when it is not there, from a seed that training does not use.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from fmh_ros.training.shapes.dataset import completed, generate
 from fmh_ros.training.shapes.views import FAMILY_NAMES
 
 
-def table(single_view: dict[str, float], reconstruction: dict[str, float] | None) -> str:
-    """Markdown rows: what, reconstruction IoU, single-view IoU."""
-    rows = ["| | reconstruction IoU | single-view IoU |", "|---|---|---|"]
+def table(columns: dict[str, dict[str, float]]) -> str:
+    """Markdown rows of scores: what it is of, then one column for each measurement."""
+    rows = ["| | " + " | ".join(columns) + " |", "|---" * (1 + len(columns)) + "|"]
     for name in ("mean", "median", "with_depth", "without_depth", *FAMILY_NAMES):
-        if name in single_view:
-            other = "" if reconstruction is None or name not in reconstruction else f"{reconstruction[name]:.3f}"
-            rows.append(f"| {name.replace('_', ' ')} | {other} | {single_view[name]:.3f} |")
+        cells = [f"{scores[name]:.3f}" if name in scores else "" for scores in columns.values()]
+        if any(cells):
+            rows.append(f"| {name.replace('_', ' ')} | " + " | ".join(cells) + " |")
     return "\n".join(rows)
 
 
@@ -45,23 +45,21 @@ def main() -> None:
     if not completed(arguments.data):
         generate(arguments.data, arguments.count, HELD_OUT_SEED)
     count = min(arguments.count, completed(arguments.data))
-    reconstruction = None
+    columns = {}
     model = GridAutoencoder().requires_grad_(False).eval()
     if arguments.autoencoder is not None:
         model.load_state_dict(torch.load(arguments.autoencoder, weights_only=True))
-        reconstruction = autoencoder_training.evaluate(model, arguments.data, count)
+        columns["reconstruction IoU"] = autoencoder_training.evaluate(model, arguments.data, count)
     shipped = EmbeddedShapeModel(arguments.weights)
     shipped.load()
     model.decoder = shipped.decoder
-    single_view = evaluate(
-        shipped.velocity_network,
-        FlowData(arguments.data, model),
-        LatentScale(shipped.mean, shipped.deviation),
-        count=count,
-        scale=arguments.guidance_scale,
-    )
+    data, latents = FlowData(arguments.data, model), LatentScale(shipped.mean, shipped.deviation)
+    for title, clean in (("single-view IoU", False), ("of clean views", True)):
+        columns[title] = evaluate(
+            shipped.velocity_network, data, latents, count=count, scale=arguments.guidance_scale, clean=clean
+        )
     print(f"{count} held-out views, seed {HELD_OUT_SEED}; {np.round(arguments.weights.stat().st_size / 1e6, 1)} MB\n")
-    print(table(single_view, reconstruction))
+    print(table(columns))
 
 
 if __name__ == "__main__":

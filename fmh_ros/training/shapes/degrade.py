@@ -88,6 +88,14 @@ def _noisy_normals(rng: Rng, normals: Map, strength: float) -> Map:
     return result
 
 
+def clean_maps(mask: Mask, depth: Map, normals: Map) -> Map:
+    """Condition maps (8, S, S) float32 of a view that nothing hides, with exact depth and normals."""
+    maps = np.zeros((MAP_CHANNELS, MAP_SIZE, MAP_SIZE), np.float32)
+    maps[0], maps[3], maps[7] = mask, mask, mask
+    maps[2], maps[4:7] = depth * mask, normals * mask
+    return maps
+
+
 def degrade(rng: Rng, mask: Mask, depth: Map, normals: Map, has_depth: bool) -> Map:
     """Clean maps of one view to the (8, S, S) float32 condition maps (layout.MAP_CHANNELS)."""
     unknown = np.zeros_like(mask)
