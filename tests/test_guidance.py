@@ -19,6 +19,7 @@ from fmh_ros.core.fields.grid import GridField
 from fmh_ros.core.fields.pose import PoseParameters
 from fmh_ros.core.flow.sampler import clean_estimate, euler_step, initial_noise, sigmas
 from fmh_ros.core.guidance.config import (
+    TERMS,
     Ablation,
     BodyWeights,
     GuidanceConfig,
@@ -277,3 +278,31 @@ def test_the_paper_preset_has_the_published_schedule_and_runs() -> None:
 def test_an_unknown_preset_is_a_usage_error() -> None:
     with pytest.raises(UsageError, match="default, paper"):
         preset("best")
+
+
+def _terms_of(config: GuidanceConfig, phase: PhaseConfig, scene: Scene) -> set[str]:
+    objective = Objective(scene.supervision, scene.hand, scene.hand_field, config)
+    hand = PoseParameters(scene.hand.T_camera_hand, scene.hand.vertices.mean(0))
+    held = PoseParameters(POSE, np.zeros(3))
+    return set(objective.terms(phase, Bodies(hand, held, _model().decode(LATENT[None]), torch.tensor(0.1))))
+
+
+@pytest.mark.parametrize("name", ["default", "paper"])
+def test_a_term_that_is_left_out_is_missing_from_every_phase_and_nothing_else_is(name: str) -> None:
+    scene, full = _scene(), preset(name)
+    for term in TERMS:
+        less = full.without(term)
+        for phase in ("hand", "object", "joint"):
+            before, after = (_terms_of(c, getattr(c, phase), scene) for c in (full, less))
+            gone = {t for t in before if t.split("_")[-1] == term}
+            assert after == before - gone
+    with pytest.raises(UsageError, match="colour"):
+        full.without("colour")
+
+
+def test_effort_scales_the_iterations_and_nothing_else() -> None:
+    full = preset("default")
+    half = full.with_effort(0.5)
+    assert [p.settings.iterations for p in plan_phases(half)] == [20, 30, 10]
+    assert half.with_effort(2.0) == full
+    assert full.with_effort(1e-9).joint.iterations == 1

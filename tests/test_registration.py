@@ -11,7 +11,7 @@ from scipy.spatial.transform import Rotation
 from fmh_ros.core.cues.types import ObjectView
 from fmh_ros.core.errors import RegistrationError
 from fmh_ros.core.frame.camera import CameraModel
-from fmh_ros.core.registration.register import free_space_share, register, start_rotations
+from fmh_ros.core.registration.register import align_to_points, free_space_share, register, start_rotations
 from fmh_ros.core.transforms import Similarity
 
 SIZE = 96
@@ -55,6 +55,20 @@ def test_pose_is_recovered_from_one_side(known_scale: bool, turn: list[float]) -
     moved = np.linalg.norm(estimate.apply(shape.vertices) - true.apply(shape.vertices), axis=1)
     assert moved.max() < 0.004
     assert found.free_space < 0.05
+
+
+def test_icp_ends_at_the_pose_that_the_seen_points_were_taken_from() -> None:
+    shape = _shape()
+    true = Similarity(Rotation.from_rotvec([0.3, -0.2, 0.1]).as_matrix(), np.array([0.01, -0.005, 0.5]), 0.055)
+    view = _view(shape, true)
+    assert view.depth is not None
+    seen = (view.camera.rays(view.camera.pixel_grid()) * view.depth[..., None])[np.isfinite(view.depth)]
+    start = Similarity(Rotation.from_rotvec([0.35, -0.15, 0.14]).as_matrix(), np.array([0.014, -0.003, 0.507]), 0.06)
+    found = align_to_points(shape, seen, start)
+    assert found.scale == pytest.approx(true.scale, rel=0.02)
+    assert np.linalg.norm(found.apply(shape.vertices) - true.apply(shape.vertices), axis=1).max() < 0.003
+    kept = align_to_points(shape, seen, start, free_scale=False)
+    assert kept.scale == start.scale
 
 
 def test_free_space_sees_a_shape_beside_the_silhouette() -> None:

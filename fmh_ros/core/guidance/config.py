@@ -25,7 +25,7 @@ of the union of hand and object in phase 3, the velocity as an unconstrained lea
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Literal
 
 from fmh_ros.core.errors import UsageError
@@ -60,6 +60,10 @@ class PairWeights:
     proximity: float = 0.0
     ordering: float = 0.0
     velocity: float = 0.0
+
+
+#: Names of all loss terms. "depth" is the disparity where a preset compares disparities.
+TERMS = tuple(each.name for kind in (BodyWeights, PairWeights) for each in fields(kind))
 
 
 @dataclass(frozen=True)
@@ -156,6 +160,29 @@ class GuidanceConfig:
     proximity_with_depth: float = 1.0
     pose_prior_with_depth: float = 1.0
     ablation: Ablation = field(default_factory=Ablation)
+
+    def without(self, term: str) -> GuidanceConfig:
+        """Return the same schedule with one of ``TERMS`` weighted zero in every phase. Raises UsageError."""
+        if term not in TERMS:
+            raise UsageError(f"There is no loss term {term!r}", expected=f"one of {', '.join(TERMS)}")
+        hand, held, joint = (_without(phase, term) for phase in (self.hand, self.object, self.joint))
+        return replace(self, hand=hand, object=held, joint=joint)
+
+    def with_effort(self, factor: float) -> GuidanceConfig:
+        """Return the same schedule with ``factor`` times the iterations of every phase, each at least one."""
+        phases = (self.hand, self.object, self.joint)
+        hand, held, joint = (replace(p, iterations=max(round(factor * p.iterations), 1)) for p in phases)
+        return replace(self, hand=hand, object=held, joint=joint)
+
+
+def _without(phase: PhaseConfig, term: str) -> PhaseConfig:
+    pair = replace(phase.pair, **{term: 0.0}) if hasattr(phase.pair, term) else phase.pair
+    if not hasattr(phase.hand, term):
+        return replace(phase, pair=pair)
+    zero = {term: 0.0}
+    union = None if phase.union is None else replace(phase.union, **zero)
+    hand, held = replace(phase.hand, **zero), replace(phase.object, **zero)
+    return replace(phase, hand=hand, object=held, union=union, pair=pair)
 
 
 def _default() -> GuidanceConfig:

@@ -27,6 +27,8 @@ FloatArray = NDArray[np.float64]
 INLIERS = 0.85
 #: Weight of the share of the shape that stands where the camera saw past it, against residuals over size.
 FREE_SPACE_WEIGHT = 0.5
+#: Seen points that are matched, and points on the shape that they are matched to.
+MAX_SEEN, SAMPLES = 1200, 4000
 
 
 @dataclass(frozen=True)
@@ -95,15 +97,27 @@ def register(
         silhouette and kept within a factor of 1.6 of it.
     """
     target = view_points(view)
-    if len(target) > 1200:
-        target = target[np.random.default_rng(seed).choice(len(target), 1200, replace=False)]
-    points, faces = trimesh.sample.sample_surface(shape, 4000, seed=seed)
-    surface = _Surface(np.asarray(points), np.asarray(shape.face_normals[faces]), cKDTree(points))
+    if len(target) > MAX_SEEN:
+        target = target[np.random.default_rng(seed).choice(len(target), MAX_SEEN, replace=False)]
+    surface = _surface(shape, seed)
     starts = [_initial(surface.points, target, view, r, scale) for r in rotations or start_rotations()]
     coarse = [_judge(_align(surface, target, pose, scale is None, 15), surface, target, view) for pose in starts]
     coarse.sort(key=lambda r: r.cost)
     fine = [_align(surface, target, r.T_view_canonical, scale is None, 60) for r in coarse[:5]]
     return min((_judge(pose, surface, target, view) for pose in fine), key=lambda r: r.cost)
+
+
+def align_to_points(
+    shape: trimesh.Trimesh, target: FloatArray, pose: Similarity, *, free_scale: bool = True, seed: int = 0
+) -> Similarity:
+    """Improve a known pose of ``shape`` by trimmed point-to-plane ICP from seen points to its surface.
+
+    target : (N, 3) seen points, metres, in the frame a of ``pose`` (T_a_shape); at most 1200 of them are used.
+    Returns T_a_shape; its scale stays within a factor of 1.6 of the given one, and as it is unless ``free_scale``.
+    """
+    if len(target) > MAX_SEEN:
+        target = target[np.random.default_rng(seed).choice(len(target), MAX_SEEN, replace=False)]
+    return _align(_surface(shape, seed), target, pose, free_scale, 60)
 
 
 @dataclass(frozen=True)
@@ -113,6 +127,11 @@ class _Surface:
     points: FloatArray
     normals: FloatArray
     tree: cKDTree
+
+
+def _surface(shape: trimesh.Trimesh, seed: int) -> _Surface:
+    points, faces = trimesh.sample.sample_surface(shape, SAMPLES, seed=seed)
+    return _Surface(np.asarray(points), np.asarray(shape.face_normals[faces]), cKDTree(points))
 
 
 def _initial(
