@@ -13,6 +13,7 @@ from typing import NoReturn
 
 import fmh_ros
 from fmh_ros.cli.bag_commands import add_bag_commands
+from fmh_ros.cli.bench import add_bench_commands
 from fmh_ros.core.errors import FmhError, OutOfMemoryError
 
 EXIT_UNEXPECTED = 70
@@ -65,6 +66,7 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     _add_reconstruct(commands)
     add_bag_commands(commands)
+    add_bench_commands(commands)
     _add_doctor(commands)
     return parser
 
