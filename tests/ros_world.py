@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 import rclpy
 from builtin_interfaces.msg import Time
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from follow_my_hold.action import Reconstruct
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState, GetState
@@ -296,6 +297,24 @@ def camera_info(width: int = 320, height: int = 240, frame: str = FRAME) -> Came
     message = CameraInfo(width=width, height=height, k=np.array(K), distortion_model="plumb_bob", d=[0.0] * 5)
     message.header.frame_id = frame
     return message
+
+
+def wait_for_status(world: World, part: str, condition: Callable[[DiagnosticStatus], bool]) -> DiagnosticStatus:
+    """Wait for a diagnostic status of a part of the node that fulfils a condition."""
+    heard: list[DiagnosticArray] = []
+    found: list[DiagnosticStatus] = []
+    subscription = world.node.create_subscription(DiagnosticArray, "/diagnostics", heard.append, 10)
+
+    def look() -> bool:
+        while heard:
+            found.extend(s for s in heard.pop(0).status if s.name.endswith(f": {part}") and condition(s))
+        return bool(found)
+
+    try:
+        world.wait_for(look, 30)
+    finally:
+        world.node.destroy_subscription(subscription)
+    return found[-1]
 
 
 def stop_process(process: subprocess.Popen[bytes], timeout_s: float = 20.0) -> int:

@@ -160,7 +160,7 @@ def test_a_mask_is_taken_as_it_is(segmenter: EmbeddedSegmenter, example: tuple[F
     assert not (result.hand & mask).any()
 
 
-def _free_hand(seed: int) -> tuple[Frame, HandObservation]:
+def free_hand(seed: int) -> tuple[Frame, HandObservation]:
     """A rendered hand that holds nothing, before a plain wall."""
     rng, rig = np.random.default_rng(seed), load_generic_rig()
     hand = draw_free_hand(rng, rig)
@@ -182,7 +182,7 @@ def test_an_empty_hand_is_reported_as_one(segmenter: EmbeddedSegmenter) -> None:
     said_so = 0
     for seed in range(6):
         try:
-            segmenter.segment(*_free_hand(seed), ObjectPrompt())
+            segmenter.segment(*free_hand(seed), ObjectPrompt())
         except NoObjectError as error:
             assert "--object-box" in str(error)
             said_so += 1

@@ -10,17 +10,18 @@ from concurrent.futures import Future
 from dataclasses import replace
 
 from fmh_ros.core.errors import BusyError, EngineStoppedError
-from fmh_ros.engines.job import Configuration, Job
+from fmh_ros.engines.job import Configuration, Job, Look
 from fmh_ros.engines.types import EngineState, EngineStatus
 
 
 class Desk:
-    """Holds at most one job and one configuration. Every method is quick and may be called from any thread."""
+    """Holds at most one job, one configuration and one look. Methods are quick and may be called from any thread."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._job: Job | None = None
         self._configuration: Configuration | None = None
+        self._look: Look | None = None
         self._closed = False
         self._status = EngineStatus(EngineState.STARTING)
         self._heard: float | None = None
@@ -52,6 +53,17 @@ class Desk:
             self._configuration = configuration
             self._ring()
         return configuration.future
+
+    def accept_look(self, look: Look) -> None:
+        """Take a look. Raises BusyError when there is anything else, EngineStoppedError when closed."""
+        with self._lock:
+            self._refuse_when_closed()
+            if self._job is not None or self._configuration is not None or self._look is not None:
+                what = "A job is running" if self._job is not None else "Models are being loaded"
+                what = "The look before has not ended" if self._look is not None else what
+                raise BusyError(what, expected="an idle engine", change="Look again later")
+            self._look = look
+            self._ring()
 
     def cancel(self, job_id: int) -> bool:
         """Ask for the end of the job; False when it is not there any more."""
@@ -100,6 +112,11 @@ class Desk:
         """The configuration under way."""
         return self._configuration
 
+    @property
+    def look(self) -> Look | None:
+        """The look under way."""
+        return self._look
+
     def release_job(self) -> Job | None:
         """Take the job off the desk, so that another can be accepted."""
         with self._lock:
@@ -111,6 +128,12 @@ class Desk:
         with self._lock:
             configuration, self._configuration = self._configuration, None
             return configuration
+
+    def release_look(self) -> Look | None:
+        """Take the look off the desk."""
+        with self._lock:
+            look, self._look = self._look, None
+            return look
 
     def tell(self, status: EngineStatus, heard: float | None) -> None:
         """Say what is known; job and progress are filled in from the desk."""

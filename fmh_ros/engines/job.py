@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A job and a configuration on their way through an engine."""
+"""Jobs, configurations and quick looks on their way through an engine."""
 
 from __future__ import annotations
 
@@ -7,13 +7,19 @@ import logging
 import time
 from concurrent.futures import Future
 from dataclasses import dataclass, field
+from typing import TypeVar
 
+import numpy as np
+from numpy.typing import NDArray
+
+from fmh_ros.core.cues.types import SeenHand
 from fmh_ros.core.errors import FmhError
 from fmh_ros.core.progress import Progress
 from fmh_ros.core.reconstruction.types import Reconstruction
 from fmh_ros.engines.types import FeedbackCallback, JobFeedback, JobOutcome, JobRequest, OutcomeCallback
 
 LOG = logging.getLogger(__name__)
+T = TypeVar("T")
 
 
 @dataclass
@@ -67,9 +73,29 @@ class Configuration:
     future: Future[None] = field(default_factory=Future)
 
     def end(self, error: FmhError | None) -> None:
-        """Resolve the future, unless its owner has cancelled it."""
-        if self.future.set_running_or_notify_cancel():
-            if error is None:
-                self.future.set_result(None)
-            else:
-                self.future.set_exception(error)
+        """Resolve the future."""
+        resolve(self.future, None, error)
+
+
+@dataclass
+class Look:
+    """A quick look for hands in an image (H, W, 3) uint8 RGB; ``sent`` : when the worker got it, None before."""
+
+    id: int
+    image: NDArray[np.uint8]
+    profile: str
+    future: Future[tuple[SeenHand, ...]] = field(default_factory=Future)
+    sent: float | None = None
+
+    def end(self, hands: tuple[SeenHand, ...], error: FmhError | None) -> None:
+        """Resolve the future."""
+        resolve(self.future, hands, error)
+
+
+def resolve(future: Future[T], value: T, error: FmhError | None) -> None:
+    """Give a future its value, or its error when there is one, unless its owner has cancelled it."""
+    if future.set_running_or_notify_cancel():
+        if error is None:
+            future.set_result(value)
+        else:
+            future.set_exception(error)

@@ -7,9 +7,13 @@ import itertools
 import threading
 from concurrent.futures import Future
 
+import numpy as np
+from numpy.typing import NDArray
+
+from fmh_ros.core.cues.types import SeenHand
 from fmh_ros.core.errors import EngineStoppedError
 from fmh_ros.engines.desk import Desk
-from fmh_ros.engines.job import Configuration, Job
+from fmh_ros.engines.job import Configuration, Job, Look
 from fmh_ros.engines.process import ProcessSettings
 from fmh_ros.engines.supervisor import Limits, Supervisor
 from fmh_ros.engines.types import EngineState, EngineStatus, FeedbackCallback, JobRequest, OutcomeCallback
@@ -59,6 +63,12 @@ class LocalEngine:
         """Ask for the end of a job; see ``Engine``."""
         desk = self._desk
         return desk is not None and desk.cancel(job_id)
+
+    def look(self, image: NDArray[np.uint8], profile: str) -> Future[tuple[SeenHand, ...]]:
+        """Look quickly for hands; see ``Engine``."""
+        look = Look(next(self._ids), image, profile)
+        self._open_desk().accept_look(look)
+        return look.future
 
     def stop(self) -> None:
         """End the worker and wait for that; see ``Engine``. From a callback it does not wait."""

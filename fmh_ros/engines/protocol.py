@@ -6,6 +6,10 @@ from __future__ import annotations
 from concurrent.futures import Future
 from typing import Protocol
 
+import numpy as np
+from numpy.typing import NDArray
+
+from fmh_ros.core.cues.types import SeenHand
 from fmh_ros.engines.types import EngineStatus, FeedbackCallback, JobRequest, OutcomeCallback
 
 
@@ -43,6 +47,15 @@ class Engine(Protocol):
         """Ask for the end of a job: within a second its outcome is CancelledError, or the result if that came first.
 
         Returns False when the job has ended.
+        """
+        ...
+
+    def look(self, image: NDArray[np.uint8], profile: str) -> Future[tuple[SeenHand, ...]]:
+        """Look quickly for hands in an image (H, W, 3) RGB of a stream, with a profile's models, which are loaded when
+        they are not. The future's exception is the typed error when that fails.
+
+        Raises BusyError while a job, a configuration or another look is under way, EngineStoppedError before
+        ``start``. A job that comes later does not wait for a look that has not begun: that fails with BusyError.
         """
         ...
 

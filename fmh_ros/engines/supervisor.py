@@ -10,19 +10,13 @@ import selectors
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 from fmh_ros import __version__
-from fmh_ros.core.errors import (
-    CancelledError,
-    EngineStoppedError,
-    FmhError,
-    ModelMissingError,
-    TimeBudgetError,
-    WorkerDiedError,
-    WorkerHungError,
-)
+from fmh_ros.core.cues.types import SeenHand
+from fmh_ros.core.errors import CancelledError, EngineStoppedError, FmhError, WorkerDiedError
 from fmh_ros.core.reconstruction.types import Reconstruction
-from fmh_ros.engines import wire
+from fmh_ros.engines import failures, wire
 from fmh_ros.engines.desk import Desk
 from fmh_ros.engines.process import ProcessSettings, WorkerProcess
 from fmh_ros.engines.types import EngineState, EngineStatus
@@ -109,6 +103,7 @@ class Supervisor:
             if configuration is not None:
                 configuration.end(error_)
             self._end_job(None, error_)
+            self._end_look((), error_)
             return
         self._up, self._loaded, self._loading = False, "", ""
         self._since = self._heard = time.monotonic()
@@ -118,7 +113,9 @@ class Supervisor:
 
     def _dispatch(self) -> None:
         """Tell the worker what there is to do, when it has nothing to do."""
-        job, configuration, worker = self._desk.job, self._desk.configuration, self._worker
+        job, look, configuration, worker = self._desk.job, self._desk.look, self._desk.configuration, self._worker
+        if job is not None and look is not None and look.sent is None:
+            self._end_look((), failures.overtaken())
         if job is not None and job.cancelled is not None and job.sent is None:
             self._end_job(None, CancelledError("The job was cancelled before it began"))
             return
@@ -129,7 +126,8 @@ class Supervisor:
                 job.told = True
                 worker.outbox.put(wire.Cancel(job.id))
             return
-        wanted = configuration.profile if configuration else job.request.profile if job else self._reload
+        asked = (configuration and configuration.profile, job and job.request.profile, look and look.profile)
+        wanted = next((profile for profile in asked if profile), self._reload)
         if configuration is not None or (wanted and wanted != self._loaded):
             self._loading, self._reload, self._since = wanted, "", time.monotonic()
             worker.outbox.put(wire.Load(wanted))
@@ -138,6 +136,9 @@ class Supervisor:
             job.sent = job.heard = now
             worker.forget_output()
             worker.outbox.put(wire.Run(job.id, job.request, job.remaining(now)))
+        elif look is not None and look.sent is None:
+            look.sent = time.monotonic()
+            worker.outbox.put(wire.Look(look.id, look.image))
 
     def _wait(self) -> None:
         """Wait until there is something to read, or to look at again, and handle what came."""
@@ -187,6 +188,10 @@ class Supervisor:
                 self._given_up = None
             elif job is not None and job.id == message.job_id:
                 self._end_job(message.reconstruction, message.error)
+        elif isinstance(message, wire.Looked):
+            look = self._desk.look
+            if look is not None and look.id == message.look_id:
+                self._end_look(message.hands, message.error)
         elif isinstance(message, wire.Loaded):
             self._after_loading(message)
         elif isinstance(message, wire.Hello):
@@ -194,13 +199,7 @@ class Supervisor:
 
     def _greet(self, hello: wire.Hello) -> None:
         if hello.version != __version__:
-            self._lose(
-                ModelMissingError(
-                    f"The worker's interpreter {self._settings.python} has fmh_ros {hello.version}",
-                    expected=f"version {__version__}, the one that runs here",
-                    change="Install the same version for both interpreters",
-                )
-            )
+            self._lose(failures.other_version(self._settings.python, hello.version, __version__))
             return
         self._up = True
 
@@ -218,28 +217,34 @@ class Supervisor:
             configuration.end(loaded.error)
         if loaded.error is not None and job is not None and job.request.profile == loaded.profile:
             self._end_job(None, loaded.error)
+        look = self._desk.look
+        if loaded.error is not None and look is not None and look.profile == loaded.profile:
+            self._end_look((), loaded.error)
 
     def _alarms(self) -> Iterator[_Alarm]:
         """What happens, and when, unless something else happens before."""
-        limits, job, worker = self._limits, self._desk.job, self._worker
+        limits, job, look, worker = self._limits, self._desk.job, self._desk.look, self._worker
+        stalls = partial(failures.stalls, limits.stall_s)
         left = None if job is None else job.remaining(0.0)
         if job is not None and left is not None and job.sent is None:
-            yield _Alarm(left, _out_of_time, kills=False)
+            yield _Alarm(left, failures.out_of_time, kills=False)
         if worker is None:
             yield _Alarm(self._next_start, None, kills=False)
         elif not self._up or self._loading:
-            yield _Alarm(self._since + limits.load_s, self._loads_too_long)
+            yield _Alarm(self._since + limits.load_s, partial(failures.loads_too_long, limits.load_s))
         else:
-            yield _Alarm(self._heard + limits.heartbeat_s, self._is_silent)
+            yield _Alarm(self._heard + limits.heartbeat_s, partial(failures.is_silent, limits.heartbeat_s))
         if self._given_up is not None:
-            yield _Alarm(self._given_up[1] + limits.drain_s, self._does_not_end)
+            yield _Alarm(self._given_up[1] + limits.drain_s, partial(failures.does_not_end, limits.drain_s))
+        if look is not None and look.sent is not None:
+            yield _Alarm(look.sent + limits.stall_s, stalls)
         if worker is not None and job is not None and job.sent is not None:
-            yield _Alarm(job.heard + limits.stall_s, self._stalls)
+            yield _Alarm(job.heard + limits.stall_s, stalls)
             if left is not None:
                 late = limits.budget_s + limits.budget_share * (left - job.submitted)
-                yield _Alarm(left + late, _out_of_time, kills=False)
+                yield _Alarm(left + late, failures.out_of_time, kills=False)
             if job.cancelled is not None:
-                yield _Alarm(job.cancelled + limits.cancel_s, _cancelled, kills=False)
+                yield _Alarm(job.cancelled + limits.cancel_s, failures.cancelled, kills=False)
 
     def _patience(self, now: float) -> float | None:
         """Seconds until something must be looked at again."""
@@ -264,33 +269,6 @@ class Supervisor:
             self._worker.outbox.put(wire.Cancel(job.id))
         self._end_job(None, error)
 
-    def _does_not_end(self) -> FmhError:
-        return WorkerHungError(
-            f"A job that was given up had not ended {self._limits.drain_s:.0f} s later",
-            expected="it to end between two iterations",
-        )
-
-    def _is_silent(self) -> FmhError:
-        return WorkerHungError(
-            f"The worker process said nothing for {self._limits.heartbeat_s:.0f} s",
-            expected=f"a sign of life every {wire.HEARTBEAT_S} s",
-            change="Send the goal again, a new worker is being started; check that nothing has stopped or starves it",
-        )
-
-    def _stalls(self) -> FmhError:
-        return WorkerHungError(
-            f"The job made no progress for {self._limits.stall_s:.0f} s",
-            expected="a report of progress within that time",
-            change="Send the goal again, a new worker is being started; on a very slow machine raise the stall limit",
-        )
-
-    def _loads_too_long(self) -> FmhError:
-        return WorkerHungError(
-            f"The worker process was not ready after {self._limits.load_s:.0f} s",
-            expected="models to be loaded within that time",
-            change="Check the disk and the machine's load, or raise the load limit",
-        )
-
     def _lose(self, error: FmhError | None) -> None:
         """End the worker process, fail what it did with ``error`` (None: with how it ended), plan the next one."""
         worker = self._worker
@@ -311,7 +289,10 @@ class Supervisor:
             self._desk.release_configuration()
             configuration.end(error)
         if job is not None and (job.sent is not None or not useful):
-            self._end_job(None, error if job.cancelled is None else _cancelled())
+            self._end_job(None, error if job.cancelled is None else failures.cancelled())
+        look = self._desk.look
+        if look is not None and (look.sent is not None or not useful):
+            self._end_look((), error)
 
     def _plan_start(self, *, useful: bool, configuring: bool, loading: str) -> None:
         """Say when the next process starts and what it loads: what this one had, unless that never worked."""
@@ -329,6 +310,11 @@ class Supervisor:
         if job is not None:
             self._tell()
             job.end(reconstruction, error)
+
+    def _end_look(self, hands: tuple[SeenHand, ...], error: FmhError | None) -> None:
+        look = self._desk.release_look()
+        if look is not None:
+            look.end(hands, error)
 
     def _tell(self) -> None:
         worker = self._worker
@@ -363,6 +349,7 @@ class Supervisor:
             configuration.end(error)
         if job is not None:
             job.end(None, error)
+        self._end_look((), error)
 
 
 @dataclass(frozen=True)
@@ -373,15 +360,3 @@ class _Alarm:
     at: float
     error: Callable[[], FmhError] | None
     kills: bool = True
-
-
-def _out_of_time() -> FmhError:
-    return TimeBudgetError(
-        "The time budget ran out before there was a result",
-        expected="time for at least one shape without guidance",
-        change="Allow more time, or switch guidance off",
-    )
-
-
-def _cancelled() -> FmhError:
-    return CancelledError("The job was cancelled")

@@ -5,6 +5,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
+
+from fmh_ros.core.cues.types import SeenHand
 from fmh_ros.core.errors import FmhError
 from fmh_ros.core.progress import Progress
 from fmh_ros.core.reconstruction.types import Reconstruction
@@ -35,6 +39,14 @@ class Cancel:
     """To the worker: end a job."""
 
     job_id: int
+
+
+@dataclass(frozen=True)
+class Look:
+    """To the worker: look for hands in an image (H, W, 3) uint8 RGB, with the models that are loaded."""
+
+    look_id: int
+    image: NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
@@ -73,6 +85,15 @@ class Ended:
 
     job_id: int
     reconstruction: Reconstruction | None
+    error: FmhError | None
+
+
+@dataclass(frozen=True)
+class Looked:
+    """From the worker: the hands in an image, or why that is not known."""
+
+    look_id: int
+    hands: tuple[SeenHand, ...]
     error: FmhError | None
 
 

@@ -26,7 +26,20 @@ from fmh_ros.core.errors import FmhError, OutOfMemoryError, UnexpectedError
 from fmh_ros.core.progress import Progress
 from fmh_ros.core.reconstruction.profile import check_profile
 from fmh_ros.engines.channel import Inbox, Outbox
-from fmh_ros.engines.wire import HEARTBEAT_S, Cancel, Ended, Heartbeat, Hello, Load, Loaded, Logged, Reported, Run
+from fmh_ros.engines.wire import (
+    HEARTBEAT_S,
+    Cancel,
+    Ended,
+    Heartbeat,
+    Hello,
+    Load,
+    Loaded,
+    Logged,
+    Look,
+    Looked,
+    Reported,
+    Run,
+)
 
 if TYPE_CHECKING:  # imported when the first models are loaded: torch takes seconds, in which heartbeats must flow
     from fmh_ros.core.reconstruction.reconstructor import Reconstructor
@@ -43,7 +56,7 @@ class Worker:
         self._connection = connection
         self._outbox = Outbox(connection)
         self._sending = threading.RLock()
-        self._work: queue.SimpleQueue[Load | Run] = queue.SimpleQueue()
+        self._work: queue.SimpleQueue[Load | Look | Run] = queue.SimpleQueue()
         self._cancelled: set[int] = set()
         self._reconstructor: Reconstructor | None = None
 
@@ -56,6 +69,8 @@ class Worker:
             work = self._work.get()
             if isinstance(work, Load):
                 self.send(Loaded(work.profile, self._load(work.profile)))
+            elif isinstance(work, Look):
+                self.send(self._look(work))
             else:
                 self.send(self._job(work))
 
@@ -100,6 +115,15 @@ class Worker:
             return typed(error)
         self._reconstructor = reconstructor
         return None
+
+    def _look(self, look: Look) -> Looked:
+        """Look for hands; whatever goes wrong is part of what is returned."""
+        try:
+            if self._reconstructor is None:
+                raise UnexpectedError("A look came before its models")
+            return Looked(look.look_id, self._reconstructor.watch(look.image), None)
+        except Exception as error:  # noqa: BLE001 - everything goes back to the engine as a typed error
+            return Looked(look.look_id, (), typed(error))
 
     def _job(self, run: Run) -> Ended:
         """Run a job; whatever goes wrong is part of what is returned."""

@@ -37,6 +37,7 @@ from fmh_ros.nodes.running import run
 from fmh_ros.nodes.services import Services
 from fmh_ros.nodes.transforms import FrameTree
 from fmh_ros.nodes.waiting import Waiter
+from fmh_ros.nodes.watching import WatchSettings
 
 NAME = "reconstruction_node"
 #: How long deactivation waits for goals to end, seconds.
@@ -249,11 +250,13 @@ class ReconstructionNode(LifecycleNode):
             return None
         return ContinuousSettings(
             rate=self._value("continuous.rate"),
-            still_frames=self._value("continuous.still_frames"),
-            still_threshold=self._value("continuous.still_threshold"),
-            guidance=self._value("continuous.guidance"),
-            pause_s=self._value("continuous.pause"),
-            retry_s=self._value("continuous.retry"),
+            min_period_s=self._value("continuous.min_period"),
+            watch=WatchSettings(
+                still_frames=self._value("continuous.still_frames"),
+                motion=self._value("continuous.motion"),
+                holds=self._value("continuous.holds"),
+                retry_s=self._value("continuous.retry"),
+            ),
         )
 
     def _continuous_order(self) -> Order:

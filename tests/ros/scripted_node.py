@@ -2,7 +2,8 @@
 """The real node with an engine that needs no models, for tests of everything round a job. Run as a process.
 
 The engine reports progress for FMH_TEST_JOB_S seconds and returns the result that is pickled in FMH_TEST_RESULT.
-FMH_TEST_FAULT makes a transition raise: "configure" or "activate".
+Its looks see the hands that are written in the file FMH_TEST_HANDS, a line each: side, pixels from where it began,
+probability of holding. FMH_TEST_FAULT makes a transition raise: "configure" or "activate".
 """
 
 from __future__ import annotations
@@ -16,6 +17,10 @@ from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
+from fmh_ros.core.cues.types import SeenHand
 from fmh_ros.core.errors import BusyError, CancelledError, EngineStoppedError, FmhError
 from fmh_ros.core.progress import PreviewMesh, Progress
 from fmh_ros.core.reconstruction.types import Reconstruction
@@ -74,6 +79,15 @@ class ScriptedEngine:
         self._ended.set()
         return True
 
+    def look(self, image: NDArray[np.uint8], profile: str) -> Future[tuple[SeenHand, ...]]:
+        with self._lock:
+            if self._running is not None:
+                raise BusyError("A job is running")
+        path = Path(os.environ["FMH_TEST_HANDS"])
+        future: Future[tuple[SeenHand, ...]] = Future()
+        future.set_result(tuple(scripted_hand(*words.split()) for words in path.read_text().splitlines()))
+        return future
+
     def stop(self) -> None:
         self._started = False
         self._ended.set()
@@ -100,6 +114,13 @@ class ScriptedEngine:
         if outcome is not None:
             fault: FmhError | None = error
             outcome(JobOutcome(job, None if fault else result, fault, time.monotonic() - began))
+
+
+def scripted_hand(side: str, shift_px: str, holds: str) -> SeenHand:
+    """A hand of 100 pixels, moved to the right."""
+    landmarks = np.stack([np.linspace(100, 200, 21) + float(shift_px), np.linspace(80, 160, 21)], 1)
+    box = (*landmarks.min(0).tolist(), *landmarks.max(0).tolist())
+    return SeenHand("left" if side == "left" else "right", 0.9, box, landmarks, float(holds))  # type: ignore[arg-type]
 
 
 def broken(_settings: object) -> None:

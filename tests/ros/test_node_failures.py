@@ -6,7 +6,7 @@ from __future__ import annotations
 import signal
 import time
 from array import array
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import cv2
 import numpy as np
@@ -16,12 +16,22 @@ pytest.importorskip("rclpy", reason="ROS 2 is not installed here")
 pytest.importorskip("follow_my_hold.msg", reason="the interfaces are not built here")
 
 from action_msgs.msg import GoalStatus
-from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from diagnostic_msgs.msg import DiagnosticStatus
 from follow_my_hold.action import Reconstruct
-from follow_my_hold.msg import HandObject
 from lifecycle_msgs.msg import Transition
 from rclpy.qos import QoSProfile, ReliabilityPolicy
-from ros_world import ROOT, Camera, World, camera_info, children, make_image, to_ns, to_time, world_with_node
+from ros_world import (
+    ROOT,
+    Camera,
+    World,
+    camera_info,
+    children,
+    make_image,
+    to_ns,
+    to_time,
+    wait_for_status,
+    world_with_node,
+)
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CameraInfo, Image
 
@@ -249,29 +259,6 @@ def tick(now: list[int], publisher: object) -> None:
     publisher.publish(Clock(clock=to_time(now[0])))  # type: ignore[attr-defined]
 
 
-def test_mode_continuous_reconstructs_a_still_picture_once_and_again_when_it_changes() -> None:
-    with world_with_node(mode="continuous", continuous__rate=10.0, continuous__pause=0.0) as world:
-        heard = world.listen(HandObject, "~/reconstruction")
-        with Camera(world) as camera:
-            world.wait_for(lambda: len(heard) == 1)
-            time.sleep(1.5)
-            assert len(heard) == 1
-            changed = GREY.copy()
-            changed[60:180, 80:240] = 200
-            camera.image = make_image(changed, "rgb8")
-            world.wait_for(lambda: len(heard) == 2)
-            generator = np.random.default_rng(0)
-
-            def moving() -> int:
-                blocks = generator.integers(0, 255, (24, 32, 1), np.uint8)
-                camera.image = make_image(np.kron(blocks, np.ones((10, 10, 3), np.uint8)), "rgb8")
-                return time.time_ns()
-
-            camera.stamp_ns = moving
-            time.sleep(1.5)
-            assert len(heard) == 2
-
-
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_ending_the_process_during_a_job_leaves_nothing_behind(number: signal.Signals) -> None:
     photo = cv2.cvtColor(cv2.imread(str(ROOT / "fmh_ros/assets/example/rgb.png")), cv2.COLOR_BGR2RGB)
@@ -299,16 +286,6 @@ def is_running(pid: int) -> bool:
         return False
 
 
-def input_status(world: World, condition: object) -> DiagnosticStatus:
+def input_status(world: World, condition: Callable[[DiagnosticStatus], bool]) -> DiagnosticStatus:
     """Wait for a status of the input that fulfils a condition."""
-    heard = world.listen(DiagnosticArray, "/diagnostics")
-    found: list[DiagnosticStatus] = []
-
-    def look() -> bool:
-        for message in heard:
-            found.extend(s for s in message.status if s.name.endswith(": input") and condition(s))  # type: ignore[operator]
-        heard.clear()
-        return bool(found)
-
-    world.wait_for(look, 20)
-    return found[-1]
+    return wait_for_status(world, "input", condition)

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fmh_ros.core.cues.hand_models import FloatArray, HandNetworks, Landmarks, Palm, Pyramid, Window
-from fmh_ros.core.cues.types import HandObservation
+from fmh_ros.core.cues.types import HandObservation, keypoint_distance
 from fmh_ros.core.frame.frame import Frame
 
 
@@ -158,7 +158,7 @@ class MediaPipeHandDetector:
         if third.presence < threshold:
             return
         for candidate in found:
-            if _distance(candidate.landmarks.pixels, third.pixels) < self.search.duplicate:
+            if keypoint_distance(candidate.landmarks.pixels, third.pixels) < self.search.duplicate:
                 candidate.votes += 1
                 return
         found.append(_Candidate(third, 1, factor))
@@ -176,7 +176,7 @@ class MediaPipeHandDetector:
         world = np.mean([view.world for view in views], 0)
         right = float(np.mean([view.right for view in views]))
         presence = float(np.mean([view.presence for view in views]))
-        spread = float(np.mean([_distance(view.pixels, pixels) for view in views]))
+        spread = float(np.mean([keypoint_distance(view.pixels, pixels) for view in views]))
         chances = self.search.angles * len(self.search.paddings)
         often = 0.7 + 0.3 * min(candidate.votes / (0.5 * chances), 1.0)
         score = presence * float(np.exp(-((spread / 0.15) ** 2))) * often * candidate.factor
@@ -190,7 +190,7 @@ class MediaPipeHandDetector:
         kept: list[HandObservation] = []
         for hand in sorted(hands, key=lambda hand: -hand.score):
             alike = any(
-                _distance(other.keypoints_2d, hand.keypoints_2d) < self.search.duplicate
+                keypoint_distance(other.keypoints_2d, hand.keypoints_2d) < self.search.duplicate
                 or _covered(hand.box, other.box) > 0.75
                 for other in kept
             )
@@ -204,12 +204,6 @@ def _contains(pixels: FloatArray, point: tuple[float, float]) -> bool:
     low, high = pixels.min(0), pixels.max(0)
     margin = 0.25 * float((high - low).max())
     return bool((low - margin <= point).all() and (high + margin >= point).all())
-
-
-def _distance(a: FloatArray, b: FloatArray) -> float:
-    """Mean distance of keypoints (21, 2) over the longer side of their box."""
-    size = max(float(np.ptp(b, axis=0).max()), 1.0)
-    return float(np.linalg.norm(a - b, axis=1).mean()) / size
 
 
 def _same_window(a: Window, b: Window) -> bool:

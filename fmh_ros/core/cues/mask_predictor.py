@@ -130,6 +130,12 @@ class MaskPredictor:
         canvas = Square(centre, extent * 1.5)
         return self.look(frame, keypoints, [(s, hint) for s in squares for hint in hints], canvas)
 
+    def holds(self, frame: Frame, hand: HandObservation) -> float:
+        """Return the probability that a right hand holds something, from one crop: a first impression."""
+        keypoints = hand.keypoints_2d
+        square = Square((keypoints.min(0) + keypoints.max(0)) / 2, CROP_FACTOR * hand_size_px(keypoints))
+        return self.look(frame, keypoints, [(square, ObjectPrompt())], square).holds
+
     def look(
         self,
         frame: Frame,

@@ -49,6 +49,22 @@ class HandObservation:
 
 
 @dataclass(frozen=True)
+class SeenHand:
+    """A hand as a quick look sees it.
+
+    side : anatomical side; score : presence, 0 to 1; box : x0, y0, x1, y1 around the landmarks, px.
+    landmarks : (21, 2) px, KEYPOINT_NAMES order, pixel centres at integers.
+    holds : probability that it holds something.
+    """
+
+    side: Side
+    score: float
+    box: tuple[float, float, float, float]
+    landmarks: FloatArray
+    holds: float
+
+
+@dataclass(frozen=True)
 class SceneMasks:
     """Where hand and object are seen.
 
@@ -109,6 +125,12 @@ class ObjectView:
     T_camera_view: Similarity
 
 
+def keypoint_distance(a: FloatArray, b: FloatArray) -> float:
+    """Mean distance of two sets of keypoints (21, 2), over the longer side of the second one's box."""
+    size = max(float(np.ptp(b, axis=0).max()), 1.0)
+    return float(np.linalg.norm(a - b, axis=1).mean()) / size
+
+
 class HandDetector(Protocol):
     """Finds hands and their landmarks."""
 
@@ -136,4 +158,12 @@ class PointMapper(Protocol):
 
     def map_points(self, frame: Frame, hand: HandObservation, masks: SceneMasks) -> PointMap | None:
         """Return the visible surface, or None when nothing is known about it."""
+        ...
+
+
+class Watcher(Protocol):
+    """Keeps an eye on hands from image to image, at a small part of a job's cost."""
+
+    def look(self, image: NDArray[np.uint8]) -> tuple[SeenHand, ...]:
+        """Return the hands in an image (H, W, 3) RGB, the surest first; it remembers where they were."""
         ...

@@ -6,7 +6,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from fmh_ros.core.cues.types import HandDetector, PointMapper, Segmenter
+from fmh_ros.core.cues.types import HandDetector, PointMapper, Segmenter, Watcher
 from fmh_ros.core.errors import ProfileError
 
 if TYPE_CHECKING:  # these need torch, and whoever only asks for the names of the profiles must not
@@ -26,6 +26,7 @@ class Stages:
     monocular_points: PointMapper | None
     rig: HandRig
     generator: LatentShapeModel
+    watcher: Watcher
 
 
 def check_profile(name: str) -> None:
@@ -41,6 +42,9 @@ def load_stages(name: str) -> Stages:
     check_profile(name)
     # Imported here: each profile imports only its own libraries.
     from fmh_ros.core.cues.hand_detector import MediaPipeHandDetector
+    from fmh_ros.core.cues.hand_models import HandNetworks
+    from fmh_ros.core.cues.hand_watcher import HandWatcher
+    from fmh_ros.core.cues.mask_predictor import MaskPredictor
     from fmh_ros.core.cues.point_map import SensorPointMapper
     from fmh_ros.core.cues.segmenter import EmbeddedSegmenter
     from fmh_ros.core.flow.embedded.model import EmbeddedShapeModel
@@ -48,11 +52,13 @@ def load_stages(name: str) -> Stages:
 
     generator = EmbeddedShapeModel()
     generator.load()
+    networks, predictor = HandNetworks(), MaskPredictor()
     return Stages(
-        detector=MediaPipeHandDetector(),
-        segmenter=EmbeddedSegmenter(),
+        detector=MediaPipeHandDetector(networks),
+        segmenter=EmbeddedSegmenter(predictor),
         sensor_points=SensorPointMapper(),
         monocular_points=None,
         rig=load_generic_rig(),
         generator=generator,
+        watcher=HandWatcher(networks, predictor),
     )

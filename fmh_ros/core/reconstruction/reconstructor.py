@@ -9,10 +9,11 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from fmh_ros import __version__
 from fmh_ros.core.cues.completion import complete_view
-from fmh_ros.core.cues.types import HandObservation, ObjectView, PointMap, SceneMasks
+from fmh_ros.core.cues.types import HandObservation, ObjectView, PointMap, SceneMasks, SeenHand
 from fmh_ros.core.errors import CancelledError, EmptyShapeError, FmhError, TimeBudgetError
 from fmh_ros.core.fields.mesh import MeshField, mesh_field
 from fmh_ros.core.fields.protocol import ImplicitField
@@ -53,17 +54,27 @@ class Reconstructor:
     """Holds loaded models and turns frames into reconstructions; deterministic for a seed on one machine.
 
     profile : which back ends fill the stages (``PROFILES``); preset : guidance settings, "default" or "paper".
+    stages : loaded back ends to use in place of the profile's own, for instance with known cues for a measurement.
     """
 
-    def __init__(self, profile: str = "embedded", preset: str = "default") -> None:
+    def __init__(self, profile: str = "embedded", preset: str = "default", stages: Stages | None = None) -> None:
         self.profile = profile
         self.preset = preset
-        self._stages: Stages | None = None
+        self._stages = stages
 
     def load(self) -> None:
         """Load every model. Called by ``reconstruct`` when needed; raises ProfileError and ModelMissingError."""
         if self._stages is None:
             self._stages = load_stages(self.profile)
+
+    def watch(self, image: NDArray[np.uint8]) -> tuple[SeenHand, ...]:
+        """Have a quick look at an image (H, W, 3) RGB: which hands are there, and whether they hold something.
+
+        A stream is meant: hands are followed from one call to the next. Raises ProfileError and ModelMissingError.
+        """
+        self.load()
+        assert self._stages is not None
+        return self._stages.watcher.look(image)
 
     def reconstruct(
         self,
