@@ -16,6 +16,7 @@ import cv2
 import numpy as np
 import pytest
 import trimesh
+from rvl_encoder import encode_rvl
 from synthetic_result import CAMERA, synthetic_reconstruction
 
 pytest.importorskip("rosbags", reason="the extra 'bags' is not installed")
@@ -254,6 +255,31 @@ def test_sqlite_and_folders_with_compressed_images_are_read(name: str, result: R
     np.testing.assert_array_equal(engine.requests[0].frame.image, result.frame.image)
     assert engine.requests[0].frame.camera.source == "given"  # of the camera_info beside the raw image
     assert len([m for topic, _, m in read_elsewhere(tmp_path / "out.mcap") if topic == "/tf"]) == 2
+
+
+@pytest.mark.parametrize("coding", ["png", "rvl"])
+def test_jpeg_images_with_compressed_depth_are_read(coding: str, result: Reconstruction, tmp_path: Path) -> None:
+    image, depth = "/cam/image_raw/compressed", "/cam/aligned_depth/compressedDepth"
+    millimetres = np.nan_to_num(1000 * result.frame.depth, nan=0.0, posinf=0.0).astype(np.uint16)
+    picture = encode_rvl(millimetres) if coding == "rvl" else cv2.imencode(".png", millimetres)[1].tobytes()
+    jpeg = cv2.imencode(".jpg", result.frame.image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 98])[1].tobytes()
+    header, make = to_header("cam", START), message_class(COMPRESSED)
+    with BagWriter(tmp_path / "in.mcap") as writer:
+        for name, kind, data in (
+            (image, "rgb8; jpeg compressed bgr8", jpeg),
+            (depth, f"16UC1; compressedDepth {coding}", bytes(12) + picture),
+        ):
+            writer.add_topic(known_topic(name, COMPRESSED))
+            message = make(header=header, format=kind, data=data)
+            writer.write((name, COMPRESSED), START, encode(message, COMPRESSED))
+    engine = PreparedEngine(result)
+    selection = Selection(image, depth=depth)
+    report = reconstruct_bag(tmp_path / "in.mcap", tmp_path / "out.mcap", engine, selection)  # type: ignore[arg-type]
+    assert report.succeeded == 1, report.images
+    frame = engine.requests[0].frame
+    assert frame.depth is not None
+    np.testing.assert_allclose(frame.depth, np.where(millimetres > 0, millimetres / 1000, np.nan), atol=1e-6)
+    assert np.abs(frame.image.astype(int) - result.frame.image).mean() < 4
 
 
 def test_an_image_that_fails_is_reported_and_the_rest_is_done(

@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from fmh_ros.bags.convert import decode, encode
-from fmh_ros.bags.info import COMPRESSED, RESULT
+from fmh_ros.bags.info import RESULT
 from fmh_ros.bags.plan import Plan, PlannedJob, Selection, make_plan, needed, uses
 from fmh_ros.bags.reading import BagReader
 from fmh_ros.bags.types import Stored
 from fmh_ros.bags.writing import BagWriter, known_topic, make_qos
-from fmh_ros.core.errors import DepthError, FmhError, SynchronisationError, UsageError
+from fmh_ros.core.errors import FmhError, SynchronisationError, UsageError
 from fmh_ros.core.frame.frame import Frame
 from fmh_ros.core.reconstruction.types import Reconstruction
 from fmh_ros.engines.protocol import Engine
@@ -197,7 +197,7 @@ class _Run:
         from fmh_ros.messages.inputs import MessageSet, Names, build_frame
 
         camera_info = None if plan.camera_info is None else self._message(plan.camera_info.name, job.camera_info)
-        depth = None if plan.depth is None else self._depth(plan.depth.name, job.depth)
+        depth = None if plan.depth is None else self._message(plan.depth.name, job.depth)
         names = Names(
             plan.image.name,
             "" if plan.camera_info is None else plan.camera_info.name,
@@ -210,15 +210,6 @@ class _Run:
             return None
         stored = self._kept[(topic, number)]
         return decode(stored.raw, stored.topic.msgtype)
-
-    def _depth(self, topic: str, number: int | None) -> Any:
-        message = self._message(topic, number)
-        if message is None or self._kept[(topic, number or 0)].topic.msgtype != COMPRESSED:
-            return message
-        from fmh_ros.ros_compat import array_to_image, compressed_depth_to_array
-
-        depth = compressed_depth_to_array(message, topic, DepthError)
-        return array_to_image(depth, "16UC1" if depth.dtype == "uint16" else "32FC1", message.header)
 
     def _reconstruct(self, frame: Frame) -> Reconstruction:
         settings = self._settings

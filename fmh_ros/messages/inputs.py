@@ -27,7 +27,7 @@ from fmh_ros.core.frame.image import MIN_SIDE
 from fmh_ros.core.frame.load import make_frame
 from fmh_ros.core.frame.prompts import make_prompt
 from fmh_ros.messages.basics import from_time
-from fmh_ros.ros_compat.images import compressed_to_rgb, image_to_array, image_to_rgb
+from fmh_ros.ros_compat.images import compressed_depth_to_array, compressed_to_rgb, image_to_array, image_to_rgb
 
 DEPTH_ENCODINGS = ("16UC1", "mono16", "32FC1")
 MASK_ENCODINGS = ("mono8", "8UC1")
@@ -42,7 +42,7 @@ class MessageSet:
     stamp_ns: int
     image: Image | CompressedImage
     camera_info: CameraInfo | None
-    depth: Image | None
+    depth: Image | CompressedImage | None
 
 
 @dataclass(frozen=True)
@@ -90,9 +90,11 @@ def decode_color(message: Image | CompressedImage, name: str) -> NDArray[np.uint
     return pixels
 
 
-def decode_depth(message: Image, name: str) -> NDArray[np.float32]:
+def decode_depth(message: Image | CompressedImage, name: str) -> NDArray[np.float32]:
     """Decode a depth image to (H, W) float32 metres, NaN where unknown (REP 117 and 118: 16UC1 is in millimetres,
-    32FC1 in metres). Raises EncodingError or DepthError."""
+    32FC1 in metres), or compressedDepth of one. Raises EncodingError or DepthError."""
+    if isinstance(message, CompressedImage):
+        return to_metres(compressed_depth_to_array(message, name, DepthError), None, name)
     _check_encoding(message, name, DEPTH_ENCODINGS, "a depth image")
     _check_size(message, name, DepthError)
     return to_metres(image_to_array(message, name, DepthError), None, name)

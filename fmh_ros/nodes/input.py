@@ -45,9 +45,10 @@ SHARED_MEMORY_HINT = (
 
 @dataclass(frozen=True)
 class InputSettings:
-    """Which topics are read, and how."""
+    """Which topics are read, and how; see the parameters of these names."""
 
-    transport: str = "raw"
+    image_transport: str = "raw"
+    depth_transport: str = "raw"
     reliability: str = "best_effort"
     camera_info: bool = True
     depth: bool = False
@@ -116,8 +117,10 @@ class FrameSource:
             self.started = time.monotonic()
         types: dict[str, Any] = {IMAGE: Image, CAMERA_INFO: CameraInfo, DEPTH: Image}
         names = {kind: kind for kind in settings.kinds}
-        if settings.transport == "compressed":
-            types[IMAGE], names[IMAGE] = CompressedImage, self._node.resolve_topic_name(IMAGE) + "/compressed"
+        transports = {IMAGE: settings.image_transport, DEPTH: settings.depth_transport}
+        for kind, transport in transports.items():
+            if transport != "raw":  # image_transport's names are below the resolved one, remapped or not
+                types[kind], names[kind] = CompressedImage, f"{self._node.resolve_topic_name(kind)}/{transport}"
         for kind in settings.kinds:
             self._subscribe(kind, types[kind], names[kind])
 

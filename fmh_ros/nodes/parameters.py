@@ -130,6 +130,14 @@ TABLE: tuple[Parameter, ...] = (
     ),
     Parameter("use_depth", False, "Wait for the aligned depth image of each image.", _INACTIVE),
     Parameter(
+        "depth_transport",
+        "raw",
+        "Type on the depth topic: raw is sensor_msgs/Image, compressedDepth is CompressedImage on "
+        "<depth>/compressedDepth, as PNG or RVL.",
+        _INACTIVE,
+        choices=("raw", "compressedDepth"),
+    ),
+    Parameter(
         "sync_slop",
         0.04,
         "Largest difference between the stamps of image, camera_info and depth that belong together.",

@@ -152,7 +152,8 @@ class ReconstructionNode(LifecycleNode):
         self._follow_fixed_frame(self._value("fixed_frame"))
         self._source.start(
             InputSettings(
-                transport=self._value("image_transport"),
+                image_transport=self._value("image_transport"),
+                depth_transport=self._value("depth_transport"),
                 reliability=self._value("image_reliability"),
                 camera_info=self._value("use_camera_info"),
                 depth=self._value("use_depth"),

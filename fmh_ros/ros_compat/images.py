@@ -21,6 +21,7 @@ from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
 
 from fmh_ros.core.errors import EncodingError, FmhError, ImageError
+from fmh_ros.ros_compat.rvl import decode_rvl
 
 try:
     import cv_bridge as _cv_bridge
@@ -29,6 +30,8 @@ except ImportError:
 
 #: The distribution's cv_bridge, None where there is none.
 CV_BRIDGE: ModuleType | None = _cv_bridge
+#: Bytes before the picture in compressedDepth: a format, and two numbers for inverse depth.
+DEPTH_HEADER = 12
 
 
 @dataclass(frozen=True)
@@ -161,27 +164,41 @@ def compressed_to_rgb(message: CompressedImage, name: str = "image") -> NDArray[
 def compressed_depth_to_array(
     message: CompressedImage, name: str = "depth", error: type[FmhError] = ImageError
 ) -> NDArray[Any]:
-    """Decode compressedDepth (PNG) to (H, W): uint16 as published, or float32 metres with NaN where unknown.
+    """Decode compressedDepth (PNG or RVL) to (H, W): uint16 as published, or float32 metres with NaN where unknown.
 
-    A 32FC1 image is kept as inverse depth: ``depth = a / (value - b)``, a and b in the 12 bytes before the PNG.
+    A 32FC1 image is kept as inverse depth: ``depth = a / (value - b)``, a and b in the 12 bytes before the picture.
     Raises EncodingError for another format and ``error`` for data that cannot be decoded.
     """
-    if "compressedDepth" not in message.format or "rvl" in message.format.lower():
+    if "compressedDepth" not in message.format:
         raise EncodingError(
             f"The image on {name} has the format {message.format!r}",
-            expected="compressedDepth, as PNG",
-            change="Set the publisher's <topic>.compressedDepth.format to png",
+            expected="compressedDepth, as PNG or RVL",
+            change="Connect the topic <depth>/compressedDepth",
         )
     data = bytes(message.data)
-    values = _decoded(data[12:], cv2.IMREAD_UNCHANGED, message.format, name, error)
-    if values.dtype != np.uint16 or values.ndim != 2:
-        raise error(f"The depth image on {name} holds {values.dtype} of shape {values.shape}", expected="16 bits grey")
+    values = _coded_depth(data[DEPTH_HEADER:], message.format, name, error)
     if not message.format.startswith("32FC1"):
         return values
     a, b = np.frombuffer(data, "<f4", 2, 4)
     with np.errstate(divide="ignore", invalid="ignore"):
         depth = (a / (values.astype(np.float32) - b)).astype(np.float32)
     return np.where(values > 0, depth, np.float32(np.nan))
+
+
+def _coded_depth(data: bytes, kind: str, name: str, error: type[FmhError]) -> NDArray[np.uint16]:
+    """Decode what follows the header of compressedDepth."""
+    if "rvl" in kind.lower():
+        try:
+            return decode_rvl(data)
+        except ValueError as reason:
+            raise error(
+                f"The compressed image on {name} ({kind!r}, {len(data)} bytes) cannot be decoded: {reason}",
+                expected="a complete RVL image",
+            ) from reason
+    values = _decoded(data, cv2.IMREAD_UNCHANGED, kind, name, error)
+    if values.dtype != np.uint16 or values.ndim != 2:
+        raise error(f"The depth image on {name} holds {values.dtype} of shape {values.shape}", expected="16 bits grey")
+    return values
 
 
 def array_to_image(pixels: NDArray[Any], encoding: str, header: Header) -> Image:

@@ -13,6 +13,7 @@ import pytest
 pytest.importorskip("sensor_msgs.msg", reason="ROS is not installed: make setup-ros")
 pytest.importorskip("tf2_msgs.msg", reason="the messages are not built: make setup-ros")
 
+from rvl_encoder import encode_rvl
 from sensor_msgs.msg import CompressedImage, Image, PointCloud2
 from std_msgs.msg import Header
 
@@ -249,9 +250,50 @@ def test_compressed_depth_gives_millimetres_or_metres() -> None:
     np.testing.assert_allclose(read.ravel()[1:], metres.ravel()[1:], rtol=2e-3)
 
 
+@pytest.mark.parametrize("kind", ["smooth", "holes", "noise", "zero", "full", "one"])
+def test_rvl_gives_what_was_encoded(kind: str) -> None:
+    columns, rows = np.meshgrid(np.arange(53), np.arange(31))
+    pixels = (600 + 3 * columns + 5 * rows).astype(np.uint16)
+    pixels = {
+        "smooth": pixels,
+        "holes": np.where(RANDOM.random(pixels.shape) < 0.3, 0, pixels).astype(np.uint16),
+        "noise": RANDOM.integers(0, 65536, pixels.shape, np.uint16),
+        "zero": np.zeros_like(pixels),
+        "full": np.where((columns + rows) % 2, 65535, 1).astype(np.uint16),
+        "one": pixels[:1, :1],
+    }[kind]
+    message = CompressedImage(format="16UC1; compressedDepth rvl", data=array("B", bytes(12) + encode_rvl(pixels)))
+    read = compressed_depth_to_array(message)
+    assert read.dtype == np.uint16
+    np.testing.assert_array_equal(read, pixels)
+
+
+def test_rvl_is_read_bit_by_bit_as_it_is_defined() -> None:
+    # 2 zeros, 2 others: 5 (+5, coded 10 = 2 + 8 * 1) and 4 (-1, coded 1), then 1 zero and nothing.
+    words = struct.pack("<2I", 0x22A11100, 0)
+    assert compressed_depth_to_array(
+        CompressedImage(
+            format="16UC1; compressedDepth rvl", data=array("B", bytes(12) + struct.pack("<II", 5, 1) + words)
+        )
+    ).tolist() == [[0, 0, 5, 4, 0]]
+
+
+@pytest.mark.parametrize("cut", [0, 3, 8, 12, 40])
+def test_rvl_that_is_cut_off_or_absurd_is_refused(cut: int) -> None:
+    data = bytes(12) + encode_rvl(RANDOM.integers(0, 2000, (9, 9), np.uint16))[:cut]
+    message = CompressedImage(format="16UC1; compressedDepth rvl", data=array("B", data))
+    with pytest.raises(DepthError, match="/depth"):
+        compressed_depth_to_array(message, "/depth", DepthError)
+    for size in ((0, 7), (2**32 - 1, 2**32 - 1)):
+        for words in (b"", b"\xff" * 40, b"\x00" * 40):
+            message.data = array("B", bytes(12) + struct.pack("<II", *size) + words)
+            with pytest.raises(DepthError):
+                compressed_depth_to_array(message, "/depth", DepthError)
+
+
 def test_other_compressed_depth_is_refused() -> None:
-    with pytest.raises(EncodingError, match="rvl"):
-        compressed_depth_to_array(CompressedImage(format="16UC1; compressedDepth rvl", data=array("B", bytes(40))))
+    with pytest.raises(EncodingError, match="jpeg"):
+        compressed_depth_to_array(CompressedImage(format="jpeg", data=array("B", bytes(40))))
     with pytest.raises(DepthError, match="decoded"):
         compressed_depth_to_array(
             CompressedImage(format="16UC1; compressedDepth", data=array("B", bytes(40))), error=DepthError

@@ -5,10 +5,12 @@ from __future__ import annotations
 
 import os
 import pickle
+import resource
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,7 +21,9 @@ pytest.importorskip("follow_my_hold.msg", reason="the interfaces are not built h
 
 from follow_my_hold.action import Reconstruct
 from geometry_msgs.msg import TransformStamped
-from ros_world import ROOT, World, children, stop_process, to_ns
+from lifecycle_msgs.msg import Transition
+from rcl_interfaces.msg import ParameterType, ParameterValue
+from ros_world import ROOT, World, children, stop_process, to_ns, wait_for_status
 from sensor_msgs.msg import Image
 from tf2_msgs.msg import TFMessage
 
@@ -112,3 +116,50 @@ def test_a_killed_worker_fails_its_goal_and_the_next_goal_works(world: World) ->
     world.wait_for(lambda: len(children(node.pid)) == 1)
     assert unguided(world).error_code == 0
     assert world.state() == "active"
+
+
+def test_a_worker_that_hangs_fails_its_goal_and_the_next_goal_works(world: World) -> None:
+    node = world.processes[1]
+    (worker,) = children(node.pid)
+    sent = world.send()
+    world.wait_for(lambda: any(feedback.stage == "detect" for feedback in sent.feedback), LOADED_S)
+    os.kill(worker, signal.SIGSTOP)
+    ending = sent.ending(LOADED_S)
+    assert ending.result.error_code == Result.WORKER_HUNG, ending.result.error_text
+    assert "said nothing" in ending.result.error_text
+    world.wait_for(lambda: [pid for pid in children(node.pid) if pid != worker] != [])
+    assert unguided(world).error_code == 0
+
+
+def test_memory_that_runs_out_fails_its_goal_and_the_next_goal_works(world: World) -> None:
+    """The limit of the worker's address space is put at what an idle worker has; a guided job needs more."""
+    node = world.processes[1]
+    (before,) = children(node.pid)
+    os.kill(before, signal.SIGKILL)  # memory that earlier jobs have left could be enough
+    world.wait_for(lambda: children(node.pid) not in ([], [before]))
+    wait_for_status(world, "worker", lambda status: "Ready" in status.message)
+    (worker,) = children(node.pid)
+    pages = int(Path(f"/proc/{worker}/statm").read_text().split()[0])
+    unlimited = (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
+    resource.prlimit(worker, resource.RLIMIT_AS, (pages * resource.getpagesize(), resource.RLIM_INFINITY))
+    result = world.send().ending(LOADED_S).result
+    assert result.error_code == Result.OUT_OF_MEMORY, result.error_text
+    if children(node.pid) == [worker]:
+        resource.prlimit(worker, resource.RLIMIT_AS, unlimited)
+    assert unguided(world).error_code == 0
+
+
+def test_a_memory_limit_that_is_too_small_is_said_and_can_be_raised(world: World) -> None:
+    def configure_with(megabytes: int) -> None:
+        for step in (Transition.TRANSITION_DEACTIVATE, Transition.TRANSITION_CLEANUP):
+            assert world.change_state(step)
+        value = ParameterValue(type=ParameterType.PARAMETER_INTEGER, integer_value=megabytes)
+        assert world.set_parameter("worker.memory_limit", value).successful
+        for step in (Transition.TRANSITION_CONFIGURE, Transition.TRANSITION_ACTIVATE):
+            assert world.change_state(step)
+
+    configure_with(700)
+    result = unguided(world)
+    assert result.error_code == Result.OUT_OF_MEMORY, result.error_text
+    configure_with(0)
+    assert unguided(world).error_code == 0
