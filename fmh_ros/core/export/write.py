@@ -7,6 +7,7 @@ import io
 import os
 import shutil
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -50,8 +51,7 @@ def write_result(result: Reconstruction, out_dir: str | Path) -> Path:
     hand.glb, object.glb, scene.glb : metres, camera optical frame; reconstruction.json : schema
     fmh.reconstruction/1; overlay.png and views.png : for people.
 
-    Everything is written to a hidden folder beside ``out_dir`` and renamed at the end, so that a reader never sees a
-    half-written result and an interrupted job leaves what was there before. Raises OutputError.
+    They appear together or not at all (``write_folder``). Raises OutputError.
     """
     out = Path(out_dir).absolute()
     check_output(out)
@@ -61,17 +61,25 @@ def write_result(result: Reconstruction, out_dir: str | Path) -> Path:
         "overlay.png": _png(draw_overlay(result)),
         "views.png": _png(draw_views(result)),
     }
+    write_folder(out, contents)
+    return out
+
+
+def write_folder(out: Path, contents: Mapping[str, bytes]) -> None:
+    """Write files to a hidden folder beside ``out`` and rename it, replacing a folder that is there.
+
+    A reader never sees a half-written folder, and an interrupt leaves what was there before. Raises OutputError.
+    """
     staging = _staging(out)
     try:
-        for name in RESULT_FILES:
-            (staging / name).write_bytes(contents[name])
+        for name, content in contents.items():
+            (staging / name).write_bytes(content)
         staging.chmod(0o777 & ~_umask())
         _swap_in(staging, out)
     except OSError as error:
         raise _unwritable(out, error) from error
     finally:
         shutil.rmtree(staging, ignore_errors=True)
-    return out
 
 
 def _names(folder: Path) -> list[str]:
