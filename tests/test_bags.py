@@ -25,14 +25,15 @@ pytest.importorskip("mcap_ros2", reason="mcap-ros2-support is not installed")
 from fmh_ros.bags.classes import message_class, provide_message_classes
 from fmh_ros.bags.convert import encode
 from fmh_ros.bags.definitions import message_folder, typestore
-from fmh_ros.bags.info import camera_info_beside
-from fmh_ros.bags.plan import Selection
+from fmh_ros.bags.info import camera_info_beside, depth_beside
+from fmh_ros.bags.plan import Plan, Selection
 from fmh_ros.bags.reading import BagReader
 from fmh_ros.bags.reconstruct import BagReport, JobSettings, reconstruct_bag
-from fmh_ros.bags.types import Stored
+from fmh_ros.bags.types import Stored, Topic
 from fmh_ros.bags.writing import BagWriter, known_topic
+from fmh_ros.cli.bags import _say_plan
 from fmh_ros.cli.main import main
-from fmh_ros.core.errors import FmhError, NoHandError, OutputError, SynchronisationError, UsageError
+from fmh_ros.core.errors import FmhError, NoHandError, OutputError, PromptError, SynchronisationError, UsageError
 from fmh_ros.core.reconstruction.types import Reconstruction
 from fmh_ros.engines.types import JobOutcome, JobRequest
 
@@ -152,9 +153,16 @@ def stored(path: Path) -> list[Stored]:
 
 
 def run(
-    source: Path, out: Path, engine: PreparedEngine, *, settings: JobSettings | None = None, **chosen: Any
+    source: Path,
+    out: Path,
+    engine: PreparedEngine,
+    *,
+    settings: JobSettings | None = None,
+    on_plan: Callable[[Plan], None] | None = None,
+    **chosen: Any,
 ) -> BagReport:
-    return reconstruct_bag(source, out, engine, Selection("/cam/image_raw", **chosen), settings)  # type: ignore[arg-type]
+    selection = Selection("/cam/image_raw", **chosen)
+    return reconstruct_bag(source, out, engine, selection, settings, on_plan=on_plan)  # type: ignore[arg-type]
 
 
 @pytest.fixture(scope="module")
@@ -397,6 +405,85 @@ def test_the_command_says_what_went_wrong(tmp_path: Path, capsys: pytest.Capture
     assert main([*command, "--stamps", "x"]) == 2
     assert main([*command, "--samples", "0"]) == 2
     assert "Expected" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("image", "depth"),
+    [
+        ("/camera/camera/color/image_raw", "/camera/camera/aligned_depth_to_color/image_raw"),
+        ("/camera/color/image_raw/compressed", "/camera/aligned_depth_to_color/image_raw/compressedDepth"),
+        ("/camera/rgb/image_rect_color", "/camera/depth_registered/image_rect"),
+        ("/zed/zed_node/rgb/image_rect_color", "/zed/zed_node/depth/depth_registered"),
+        ("/rgb/image_raw", "/depth_to_rgb/image_raw"),
+        ("/image", "/depth"),
+        ("/cam/image_raw", "/cam/depth"),
+        ("/camera/color/image_raw", None),
+        ("/image", None),
+    ],
+)
+def test_the_depth_of_an_image_is_known_by_its_name(image: str, depth: str | None) -> None:
+    def topic(name: str, count: int = 3, kind: str = IMAGE) -> Topic:
+        return Topic(name, COMPRESSED if name.endswith(("ssed", "Depth")) else kind, "", "", count=count)
+
+    others = [
+        topic(image),
+        topic("/camera/depth/image_rect_raw"),  # in the depth camera's own pixels
+        topic("/other/aligned_depth_to_color/image_raw"),
+        topic("/other/depth"),
+        topic("/camera/aligned_depth_to_color/camera_info", kind=INFO),
+        topic("/camera/depth_registered/points", kind="sensor_msgs/msg/PointCloud2"),
+        topic("/camera/depth_registered/nothing", count=0),
+    ]
+    assert depth_beside(image, others) is None
+    if depth is not None:
+        found = depth_beside(image, [*others, topic(f"{depth}/compressedDepth"), topic(depth)])
+        assert found is not None and found.name == depth
+
+
+def test_depth_is_found_used_said_and_can_be_left_out(
+    result: Reconstruction, source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    engine = PreparedEngine(result)
+    plans: list[Plan] = []
+    run(source, tmp_path / "a.mcap", engine, every=5, on_plan=plans.append)
+    run(source, tmp_path / "b.mcap", engine, every=5, depth="", camera_info="", on_plan=plans.append)
+    assert [request.frame.depth is not None for request in engine.requests] == [True, False]
+    assert [request.frame.camera.source for request in engine.requests] == ["given", "estimated"]
+    for plan in plans:
+        _say_plan(plan)
+    said = capsys.readouterr().err.splitlines()
+    assert said == [
+        "image        /cam/image_raw (5 messages)",
+        "camera_info  /cam/camera_info (5 messages), found by its name",
+        "depth        /cam/depth (5 messages), found by its name; --no-depth leaves it out",
+        "image        /cam/image_raw (5 messages)",
+        "camera_info  none: the field of view is estimated, and distances with it",
+        "depth        none",
+    ]
+
+
+def test_what_is_pointed_at_counts_for_every_image_and_nonsense_is_refused(
+    result: Reconstruction, source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    mask = np.zeros(result.frame.image.shape[:2], bool)
+    mask[20:60, 30:90] = True
+    settings = JobSettings(side="left", box=(30.0, 20.0, 90.0, 60.0), points=((40.0, 50.0), (80.0, 30.0)), mask=mask)
+    engine = PreparedEngine(result)
+    assert run(source, tmp_path / "a.mcap", engine, settings=settings, every=2).succeeded == 3
+    for request in engine.requests:
+        assert request.side == "left" and request.prompt.box == pytest.approx((30, 20, 90, 60))
+        np.testing.assert_allclose(request.prompt.points, settings.points)
+        assert request.prompt.mask is not None
+        np.testing.assert_array_equal(request.prompt.mask, mask)
+    outside = JobSettings(points=((5000.0, 1.0),))
+    report = run(source, tmp_path / "b.mcap", PreparedEngine(result), settings=outside, every=5)
+    assert [type(image.error) for image in report.images] == [PromptError]
+    command = ["bag", "reconstruct", str(source), "--image", "/cam/image_raw", "--out", str(tmp_path / "o.mcap")]
+    assert main([*command, "--object-box", "1,2,3"]) == PromptError.code
+    assert main([*command, "--object-point", "a,b"]) == PromptError.code
+    assert main([*command, "--object-mask", str(tmp_path / "none.png")]) == 10
+    assert not (tmp_path / "o.mcap").exists()
+    capsys.readouterr()
 
 
 def test_the_calibration_beside_an_image_is_where_image_transport_puts_it() -> None:

@@ -15,6 +15,9 @@ IMAGE, COMPRESSED, CAMERA_INFO = (
 )
 RESULT = "follow_my_hold/msg/HandObject"
 _TRANSPORTS = ("/compressedDepth", "/compressed")
+#: In the names of topics whose depth is aligned with the colour image: RealSense and Orbbec, depth_image_proc and ZED,
+#: Azure Kinect.
+_ALIGNED = ("aligned_depth_to_color", "aligned_depth_to_rgb", "depth_registered", "depth_to_rgb", "depth_to_color")
 
 
 def role(topic: Topic) -> str:
@@ -26,9 +29,33 @@ def role(topic: Topic) -> str:
 
 def camera_info_beside(image: str) -> str:
     """Return the name that image_transport gives the calibration of an image topic: its neighbour camera_info."""
+    return _raw(image).rsplit("/", 1)[0] + "/camera_info"
+
+
+def depth_beside(image: str, topics: Iterable[Topic]) -> Topic | None:
+    """Return the depth topic that drivers' names say is aligned with an image topic, None when no name does.
+
+    It lies below the camera's name, the image's without the last two parts, and is raw rather than compressed.
+    """
+    raw = _raw(image)
+    camera = raw.split("/")[:-2] or [""]
+    found: list[Topic] = []
+    for topic in topics:
+        name = _raw(topic.name)
+        parts = name.split("/")
+        usable = topic.msgtype == IMAGE or (topic.msgtype == COMPRESSED and topic.name.endswith(_TRANSPORTS[0]))
+        aligned = any(word in name for word in _ALIGNED) or name == raw.rsplit("/", 1)[0] + "/depth"
+        same_camera = parts[: len(camera)] == camera and len(parts) <= len(camera) + 2
+        if usable and aligned and same_camera and topic.count and name != raw:
+            found.append(topic)
+    return min(found, key=lambda topic: (topic.msgtype != IMAGE, topic.name), default=None)
+
+
+def _raw(name: str) -> str:
+    """Return the name of a topic without its transport."""
     for transport in _TRANSPORTS:
-        image = image.removesuffix(transport)
-    return image.rsplit("/", 1)[0] + "/camera_info"
+        name = name.removesuffix(transport)
+    return name
 
 
 def table(summary: Summary) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from fmh_ros.bags.convert import header_stamp
-from fmh_ros.bags.info import CAMERA_INFO, COMPRESSED, IMAGE, camera_info_beside, named
+from fmh_ros.bags.info import CAMERA_INFO, COMPRESSED, IMAGE, camera_info_beside, depth_beside, named
 from fmh_ros.bags.reading import BagReader
 from fmh_ros.bags.types import Topic
 from fmh_ros.core.errors import UsageError
@@ -23,10 +23,10 @@ SAME_NS = 1_000
 class Selection:
     """What to reconstruct.
 
-    image, camera_info, depth : topics; camera_info None takes the one beside the image when there is one, an empty
-    text none, so that the field of view is estimated. every : each N-th image, counted from the first; stamps : the
-    header stamps of the images, nanoseconds, instead. slop_s : largest difference between the stamps of image and
-    depth.
+    image, camera_info, depth : topics; None takes the one that belongs to the image by its name when there is one, an
+    empty text none, so that the field of view is estimated or no depth is used. every : each N-th image, counted from
+    the first; stamps : the header stamps of the images, nanoseconds, instead. slop_s : largest difference between the
+    stamps of image and depth.
     """
 
     image: str
@@ -51,7 +51,8 @@ class PlannedJob:
 class Plan:
     """The topics that are used, None for no such topic, and the jobs in the order of the images.
 
-    not_found : wanted stamps, nanoseconds, that no image of the bag has.
+    not_found : wanted stamps, nanoseconds, that no image of the bag has. found : which of "camera_info" and "depth"
+    nobody named.
     """
 
     image: Topic
@@ -59,6 +60,7 @@ class Plan:
     depth: Topic | None
     jobs: tuple[PlannedJob, ...]
     not_found: tuple[int, ...] = ()
+    found: frozenset[str] = frozenset()
 
 
 def make_plan(bag: BagReader, selection: Selection) -> Plan:
@@ -67,7 +69,7 @@ def make_plan(bag: BagReader, selection: Selection) -> Plan:
         raise UsageError(f"every is {selection.every}", expected="1 or more")
     topics = bag.topics()
     image = _require(topics, selection.image, (IMAGE, COMPRESSED))
-    depth = _require(topics, selection.depth, (IMAGE, COMPRESSED)) if selection.depth else None
+    depth = _depth(topics, selection)
     camera_info = _camera_info(topics, selection)
     stamps: dict[str, list[int]] = {topic.name: [] for topic in (image, camera_info, depth) if topic is not None}
     for stored in bag.messages(list(stamps)):
@@ -87,7 +89,9 @@ def make_plan(bag: BagReader, selection: Selection) -> Plan:
                 None if depths is None else depths.find(stamp, round(selection.slop_s * NANOSECONDS)),
             )
         )
-    return Plan(image, camera_info, depth, tuple(jobs), not_found)
+    chosen_here = {"camera_info": selection.camera_info, "depth": selection.depth}
+    found = frozenset(kind for kind, name in chosen_here.items() if name is None)
+    return Plan(image, camera_info, depth, tuple(jobs), not_found, found)
 
 
 def uses(plan: Plan) -> Counter[tuple[str, int]]:
@@ -109,6 +113,12 @@ def _camera_info(topics: Sequence[Topic], selection: Selection) -> Topic | None:
         beside = named(topics, camera_info_beside(selection.image))
         return beside if beside is not None and beside.msgtype == CAMERA_INFO and beside.count else None
     return _require(topics, selection.camera_info, (CAMERA_INFO,)) if selection.camera_info else None
+
+
+def _depth(topics: Sequence[Topic], selection: Selection) -> Topic | None:
+    if selection.depth is None:
+        return depth_beside(selection.image, topics)
+    return _require(topics, selection.depth, (IMAGE, COMPRESSED)) if selection.depth else None
 
 
 def _require(topics: Sequence[Topic], name: str, types: tuple[str, ...]) -> Topic:

@@ -11,6 +11,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from fmh_ros.bags.convert import decode, encode
 from fmh_ros.bags.info import RESULT
 from fmh_ros.bags.plan import Plan, PlannedJob, Selection, make_plan, needed, uses
@@ -19,6 +22,7 @@ from fmh_ros.bags.types import Stored
 from fmh_ros.bags.writing import BagWriter, known_topic, make_qos
 from fmh_ros.core.errors import FmhError, SynchronisationError, UsageError
 from fmh_ros.core.frame.frame import Frame
+from fmh_ros.core.frame.prompts import Box, Point, make_prompt
 from fmh_ros.core.reconstruction.types import Reconstruction
 from fmh_ros.engines.protocol import Engine
 from fmh_ros.engines.types import JobFeedback, JobOutcome, JobRequest
@@ -33,7 +37,8 @@ NODE = "/reconstruction_node"
 class JobSettings:
     """How each image is reconstructed; see ``JobRequest``. frame_prefix : of the names in TF.
 
-    marker_faces : triangles of each mesh among the markers at most.
+    marker_faces : triangles of each mesh among the markers at most. box, points, mask : what is pointed at in every
+    image, in its pixels; see ``make_prompt``.
     """
 
     side: Any = "auto"
@@ -45,6 +50,9 @@ class JobSettings:
     frame_prefix: str = ""
     marker_faces: int = 4000
     node: str = NODE
+    box: Box | None = None
+    points: tuple[Point, ...] = ()
+    mask: NDArray[np.bool_] | None = None
 
 
 @dataclass(frozen=True)
@@ -87,6 +95,7 @@ def reconstruct_bag(
     settings: JobSettings | None = None,
     on_image: Callable[[ImageReport, BagReport], None] = lambda _image, _report: None,
     on_feedback: Callable[[JobFeedback], None] | None = None,
+    on_plan: Callable[[Plan], None] | None = None,
 ) -> BagReport:
     """Copy a bag message by message as it is, and add reconstructions, markers and TF of the selected images.
 
@@ -103,6 +112,8 @@ def reconstruct_bag(
                 f"The bag has {taken[0]} already", expected="a bag without topics of this name",
                 change="Give the new topics another node's name",
             )  # fmt: skip
+        if on_plan is not None:
+            on_plan(plan)
         report = BagReport(planned=len(plan.jobs), not_found=plan.not_found)
         with BagWriter(out) as writer:
             run = _Run(plan, writer, engine, settings, report, on_image, on_feedback)
@@ -215,6 +226,7 @@ class _Run:
         settings = self._settings
         request = JobRequest(
             frame=frame,
+            prompt=make_prompt(frame, settings.box, settings.points, settings.mask),
             side=settings.side,
             profile=settings.profile,
             preset=settings.preset,
@@ -257,7 +269,7 @@ def _no_partner(job: PlannedJob, what: str) -> FmhError:
     return SynchronisationError(
         f"The image at {job.stamp_ns / 1e9:.6f} s has no partner: {what}",
         expected="one with a stamp within the slop",
-        change="Allow more with --slop, or choose another topic",
+        change="Allow more with --slop, choose another topic, or leave depth out with --no-depth",
     )
 
 

@@ -32,11 +32,15 @@ class RecordReport:
     left_out: dict[str, str] = field(default_factory=dict)
 
 
-def record_topics(out: str | Path, topics: Sequence[str] = (), duration_s: float | None = None) -> RecordReport:
+def record_topics(
+    out: str | Path, topics: Sequence[str] = (), duration_s: float | None = None, wait_s: float = 30.0
+) -> RecordReport:
     """Record topics, all that are not hidden when none are named, until the time is over or KeyboardInterrupt.
 
+    duration_s : from the first message on; wait_s : with it, how long to wait for that.
     Topics that appear later are recorded from then on. The time of a message is when it arrived.
-    Raises OutputError, or ModelMissingError without rclpy or rosbags.
+    Raises UsageError when no message comes, and then leaves no bag; OutputError, or ModelMissingError without rclpy or
+    rosbags.
     """
     try:
         import rclpy
@@ -46,8 +50,9 @@ def record_topics(out: str | Path, topics: Sequence[str] = (), duration_s: float
         raise ModelMissingError(
             "rclpy is not installed", expected="ROS 2", change="Source it, or install it with tools/setup_ros.sh"
         ) from error
-    if duration_s is not None and not duration_s > 0:
-        raise UsageError(f"The duration is {duration_s}", expected="seconds, more than 0")
+    for name, value in (("duration", duration_s), ("wait", wait_s)):
+        if value is not None and not value > 0:
+            raise UsageError(f"The {name} is {value}", expected="seconds, more than 0")
     from fmh_ros.ros_compat import use_large_shared_memory
 
     use_large_shared_memory()
@@ -60,10 +65,14 @@ def record_topics(out: str | Path, topics: Sequence[str] = (), duration_s: float
         executor.add_node(node)
         try:
             recorder = Recorder(node, writer, topics, report)
-            end = None if duration_s is None else time.monotonic() + duration_s
-            while end is None or time.monotonic() < end:
+            clock = _Stopwatch(duration_s, wait_s)
+            while not clock.is_over(begun=bool(report.counts)):
                 recorder.look()
                 executor.spin_once(timeout_sec=0.05)
+            if not report.counts:
+                writer.discard()
+                raise recorder.nothing_came(wait_s)
+            recorder.note_silent()
         except KeyboardInterrupt:
             pass
         finally:
@@ -71,6 +80,22 @@ def record_topics(out: str | Path, topics: Sequence[str] = (), duration_s: float
             node.destroy_node()
             rclpy.try_shutdown(context=context)
     return report
+
+
+class _Stopwatch:
+    """Runs for a time that begins with the first message, for which it waits another time; for ever without one."""
+
+    def __init__(self, duration_s: float | None, wait_s: float) -> None:
+        self._duration_s = duration_s
+        self._end = None if duration_s is None else time.monotonic() + wait_s
+        self._begun = False
+
+    def is_over(self, *, begun: bool) -> bool:
+        """Whether the time is over; begun : the first message has come."""
+        now = time.monotonic()
+        if begun and not self._begun and self._duration_s is not None:
+            self._begun, self._end = True, now + self._duration_s
+        return self._end is not None and now >= self._end
 
 
 class Recorder:
@@ -98,6 +123,26 @@ class Recorder:
                 self._subscribe(name, types, publishers)
             except FmhError as error:
                 self._report.left_out[name] = str(error)
+
+    def nothing_came(self, wait_s: float) -> FmhError:
+        """Return the error for a recording without a message."""
+        names = {name for name, _ in self._node.get_topic_names_and_types()}
+        silent = [f"{name}: {self._silence(name)}" for name in sorted(self._wanted)]
+        return UsageError(
+            f"No message came within {wait_s:g} s" + (f" ({'; '.join(silent)})" if silent else ""),
+            expected="somebody to publish; there are " + (", ".join(sorted(names)) or "no topics"),
+            change="Start the publishers, check the names and ROS_DOMAIN_ID, or allow more with --wait",
+        )
+
+    def note_silent(self) -> None:
+        """Put the wanted topics of which nothing came into the report."""
+        for name in sorted(self._wanted):
+            if not self._report.counts[name]:
+                self._report.left_out.setdefault(name, self._silence(name))
+
+    def _silence(self, name: str) -> str:
+        count = len(self._node.get_publishers_info_by_topic(name))
+        return f"{count} publisher(s), but no message" if count else "nobody publishes it"
 
     def _is_wanted(self, name: str) -> bool:
         if self._wanted:

@@ -28,6 +28,7 @@ class BagWriter:
         self._folder = self.path.with_name(self.path.name + PARTIAL) if self._is_file else self.path
         self._writer: Any = None
         self._connections: dict[tuple[str, str], Any] = {}
+        self._discarded = False
 
     def check(self) -> None:
         """Raise OutputError when the bag cannot be made, and ModelMissingError without rosbags."""
@@ -53,7 +54,9 @@ class BagWriter:
     def __exit__(self, *_: object) -> None:
         try:
             self._writer.close()
-            if self._is_file:
+            if self._discarded:
+                shutil.rmtree(self._folder)
+            elif self._is_file:
                 written = next(path for path in self._folder.iterdir() if path.suffix == self.path.suffix)
                 written.rename(self.path)
                 shutil.rmtree(self._folder)
@@ -75,6 +78,10 @@ class BagWriter:
         self._connections[topic.key] = self._writer.add_connection(
             topic.name, topic.msgtype, msgdef=text, rihs01=digest, offered_qos_profiles=list(topic.qos)
         )
+
+    def discard(self) -> None:
+        """Leave no bag behind at the end."""
+        self._discarded = True
 
     def has(self, key: tuple[str, str]) -> bool:
         """Whether the topic was declared with this type."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import argparse
 
+from fmh_ros.cli.arguments import add_prompt
+
 Commands = argparse._SubParsersAction  # the only name that argparse has for what add_subparsers returns
 
 
@@ -31,13 +33,17 @@ def _add_bag_reconstruct(parts: Commands[argparse.ArgumentParser]) -> None:
         description=(
             "Writes every message of the bag as it is, and for each chosen image a HandObject, markers and TF with the "
             "image's stamp. Images that fail are reported with their error and the rest is done. Ctrl-C keeps what "
-            "was written."
+            "was written. A box, points or a mask count for every image."
         ),
     )
     command.add_argument("bag", help="a bag's folder, .mcap or .db3 file")
     command.add_argument("--image", required=True, metavar="TOPIC", help="Image or CompressedImage")
     command.add_argument("--camera-info", metavar="TOPIC", help="calibration (default: camera_info beside the image)")
-    command.add_argument("--depth", metavar="TOPIC", help="aligned depth: Image or compressedDepth")
+    depth = command.add_mutually_exclusive_group()
+    depth.add_argument(
+        "--depth", metavar="TOPIC", help="aligned depth: Image or compressedDepth (default: found by the usual names)"
+    )
+    depth.add_argument("--no-depth", action="store_true", help="use no depth even where there is some")
     command.add_argument("--out", required=True, metavar="BAG", help="new bag: a .mcap or .db3 file, or a folder")
     which = command.add_mutually_exclusive_group()
     which.add_argument("--every", type=int, default=1, metavar="N", help="each N-th image (default: 1)")
@@ -45,7 +51,7 @@ def _add_bag_reconstruct(parts: Commands[argparse.ArgumentParser]) -> None:
     command.add_argument("--slop", type=float, default=0.04, metavar="S", help="image to depth at most (default: 0.04)")
     command.add_argument("--profile", default="embedded", help="which models to use (default: embedded)")
     command.add_argument("--preset", default="default", help="guidance preset: default or paper (default: default)")
-    command.add_argument("--hand", default="auto", choices=("auto", "left", "right"), help="which hand")
+    add_prompt(command)
     command.add_argument("--seed", type=int, default=0, help="same seed, same result (default: 0)")
     command.add_argument("--samples", type=int, default=1, metavar="K", help="make K and keep the best (default: 1)")
     command.add_argument("--no-guidance", action="store_true", help="only generate and register, quick and less exact")
@@ -63,7 +69,19 @@ def _add_record(commands: Commands[argparse.ArgumentParser]) -> None:
     )
     command.add_argument("out", help="new bag: a .mcap or .db3 file, or a folder")
     command.add_argument("--topics", nargs="+", default=[], metavar="TOPIC", help="which topics (default: all)")
-    command.add_argument("--duration", type=float, metavar="S", help="stop after so many seconds (default: at Ctrl-C)")
+    command.add_argument(
+        "--duration",
+        type=float,
+        metavar="S",
+        help="stop so many seconds after the first message (default: at Ctrl-C)",
+    )
+    command.add_argument(
+        "--wait",
+        type=float,
+        default=30.0,
+        metavar="S",
+        help="with --duration: fail when no message has come after so many seconds (default: 30)",
+    )
     command.add_argument("--quiet", action="store_true", help="print nothing but errors")
     _add_verbose(command, _record)
 

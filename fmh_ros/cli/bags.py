@@ -9,16 +9,19 @@ import signal
 import sys
 from collections.abc import Iterator
 from decimal import Decimal, InvalidOperation
+from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
 from fmh_ros.bags.info import table
-from fmh_ros.bags.plan import Selection
+from fmh_ros.bags.plan import Plan, Selection
 from fmh_ros.bags.reading import BagReader
 from fmh_ros.bags.reconstruct import NODE, BagReport, ImageReport, JobSettings, reconstruct_bag, with_node
 from fmh_ros.bags.writing import BagWriter
 from fmh_ros.cli.progress_bar import ProgressBar
-from fmh_ros.core.errors import UsageError
+from fmh_ros.core.errors import PromptError, UsageError
+from fmh_ros.core.frame.image import read_mask
+from fmh_ros.core.frame.prompts import parse_box, parse_point
 from fmh_ros.core.guidance.config import preset
 from fmh_ros.core.reconstruction.profile import PROFILES
 
@@ -37,7 +40,7 @@ def reconstruct(arguments: argparse.Namespace) -> int:
     selection = Selection(
         arguments.image,
         arguments.camera_info,
-        arguments.depth,
+        "" if arguments.no_depth else arguments.depth,
         arguments.every,
         parse_stamps(arguments.stamps or ""),
         arguments.slop,
@@ -64,7 +67,8 @@ def reconstruct(arguments: argparse.Namespace) -> int:
                 selection,
                 settings,
                 tell,
-                (lambda feedback: bar(feedback.progress)) if shown else None,
+                on_feedback=(lambda feedback: bar(feedback.progress)) if shown else None,
+                on_plan=_say_plan if not arguments.quiet else None,
             )
     finally:
         engine.stop()
@@ -78,7 +82,7 @@ def record(arguments: argparse.Namespace) -> int:
     from fmh_ros.bags.record import record_topics
 
     with _stop_when_terminated():
-        report = record_topics(arguments.out, arguments.topics, arguments.duration)
+        report = record_topics(arguments.out, arguments.topics, arguments.duration, arguments.wait)
     for topic, reason in report.left_out.items():
         print(f"warning: {topic} was not recorded: {reason}", file=sys.stderr)
     if not arguments.quiet:
@@ -110,8 +114,23 @@ def _settings(arguments: argparse.Namespace) -> JobSettings:
         samples=arguments.samples,
         guidance=not arguments.no_guidance,
         frame_prefix=arguments.frame_prefix,
+        box=None if arguments.object_box is None else parse_box(arguments.object_box),
+        points=tuple(parse_point(point) for point in arguments.object_point),
+        mask=None if arguments.object_mask is None else read_mask(Path(arguments.object_mask), PromptError),
     )
     return with_node(settings, arguments.node or NODE)
+
+
+def _say_plan(plan: Plan) -> None:
+    """Say which topics are used: some of them were not named by anybody."""
+    for what, topic, none, how in (
+        ("image", plan.image, "", ""),
+        ("camera_info", plan.camera_info, "none: the field of view is estimated, and distances with it", ""),
+        ("depth", plan.depth, "none", "; --no-depth leaves it out"),
+    ):
+        text = none if topic is None else f"{topic.name} ({topic.count} messages)"
+        found = f", found by its name{how}" if topic is not None and what in plan.found else ""
+        print(f"{what:<12} {text}{found}", file=sys.stderr)
 
 
 def _line(image: ImageReport, report: BagReport) -> str:

@@ -12,6 +12,7 @@ from types import FrameType
 from typing import NoReturn
 
 import fmh_ros
+from fmh_ros.cli.arguments import add_prompt
 from fmh_ros.cli.bag_commands import add_bag_commands
 from fmh_ros.cli.bench import add_bench_commands
 from fmh_ros.core.errors import FmhError, OutOfMemoryError
@@ -89,12 +90,7 @@ def _add_reconstruct(commands: argparse._SubParsersAction[argparse.ArgumentParse
     command.add_argument("--camera", metavar="FILE", help="ROS camera_info YAML; else the field of view is estimated")
     command.add_argument("--profile", default="embedded", help="which models to use (default: embedded)")
     command.add_argument("--preset", default="default", help="guidance preset: default or paper (default: default)")
-    command.add_argument("--hand", default="auto", choices=("auto", "left", "right"), help="which hand")
-    command.add_argument("--object-box", metavar="X0,Y0,X1,Y1", help="box round the object, pixels")
-    command.add_argument(
-        "--object-point", action="append", default=[], metavar="X,Y", help="a pixel on the object; may be repeated"
-    )
-    command.add_argument("--object-mask", metavar="FILE", help="mask of the visible object, white on black")
+    add_prompt(command)
     command.add_argument("--seed", type=int, default=0, help="same seed, same result (default: 0)")
     command.add_argument("--samples", type=int, default=1, metavar="K", help="make K and keep the best (default: 1)")
     command.add_argument("--no-guidance", action="store_true", help="only generate and register, quick and less exact")

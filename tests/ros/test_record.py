@@ -126,12 +126,40 @@ def test_a_recorder_that_is_killed_leaves_what_it_wrote(node: Any, tmp_path: Pat
     assert COUNT - 3 <= summary.count <= COUNT and summary.cut
 
 
-def test_the_duration_ends_a_recording_and_an_existing_bag_is_not_touched(tmp_path: Path) -> None:
-    process = start(tmp_path / "out.mcap", "--duration", "0.5", "--topics", "/nobody")
+def test_the_duration_counts_from_the_first_message_and_an_existing_bag_is_not_touched(
+    node: Any, tmp_path: Path
+) -> None:
+    images = node.create_publisher(Image, "/cam/image_raw", 10)
+    options = ("--duration", "1.5", "--topics", "/cam/image_raw", "/nobody")
+    process = start(tmp_path / "out.mcap", *options)
+    wait_for_subscribers([images])
+    time.sleep(3.0)  # longer than the duration, and nothing has come
+    pixels = np.full((24, 32, 3), 9, np.uint8)
+    began, number = time.monotonic(), 0
+    while process.poll() is None:
+        number += 1
+        images.publish(array_to_image(pixels, "rgb8", to_header("cam", number)))
+        time.sleep(0.05)
+        assert time.monotonic() - began < 60
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 0, errors
+    assert "/nobody was not recorded: nobody publishes it" in errors
+    with BagReader(tmp_path / "out.mcap") as bag:
+        summary = bag.summary()
+    assert summary.count > 3 and 1.0 < summary.duration_s <= 1.7
     before = (tmp_path / "out.mcap").read_bytes()
     process = start(tmp_path / "out.mcap", "--duration", "0.5")
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 15 and "is there already" in errors
     assert (tmp_path / "out.mcap").read_bytes() == before
+
+
+@pytest.mark.parametrize("silent", [True, False])
+def test_a_recording_to_which_nothing_comes_fails_and_leaves_no_bag(node: Any, tmp_path: Path, silent: bool) -> None:
+    publisher = node.create_publisher(Image, "/cam/image_raw" if silent else "/elsewhere", 10)
+    process = start(tmp_path / "out.mcap", "--duration", "5", "--wait", "6", "--topics", "/cam/image_raw")
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 2, errors
+    assert ("1 publisher(s), but no message" if silent else "nobody publishes it") in errors
+    assert publisher.topic_name in errors and "--wait" in errors
+    assert list(tmp_path.iterdir()) == []

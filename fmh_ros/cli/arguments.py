@@ -1,0 +1,16 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Arguments that several commands have."""
+
+from __future__ import annotations
+
+import argparse
+
+
+def add_prompt(command: argparse.ArgumentParser) -> None:
+    """Add what a person points at: the hand's side, and box, points or mask of the object."""
+    command.add_argument("--hand", default="auto", choices=("auto", "left", "right"), help="which hand")
+    command.add_argument("--object-box", metavar="X0,Y0,X1,Y1", help="box round the object, pixels")
+    command.add_argument(
+        "--object-point", action="append", default=[], metavar="X,Y", help="a pixel on the object; may be repeated"
+    )
+    command.add_argument("--object-mask", metavar="FILE", help="mask of the visible object, white on black")
