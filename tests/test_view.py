@@ -61,6 +61,37 @@ def test_folder_and_bag_show_the_same(result: Reconstruction, folder: Path, bag:
     np.testing.assert_array_equal(load(bag).image, result.frame.image)
 
 
+@pytest.mark.parametrize("there", ["photo", "overlay", "nothing"])
+def test_the_camera_shows_the_photo_else_the_overlay_else_grey(
+    there: str, result: Reconstruction, bag: Path, tmp_path: Path
+) -> None:
+    """The bag also has an image of the same stamp from another camera, before all others."""
+    from test_bags import IMAGE, array_to_image, encode, stamp_of, to_header
+
+    from fmh_ros.bags.reading import BagReader
+    from fmh_ros.bags.writing import BagWriter, known_topic
+
+    drawn = np.full_like(result.frame.image, 200)
+    added = [("/a_left_eye", "left_eye", np.zeros_like(drawn))]
+    added += [("/a_node/overlay", "cam", drawn)] if there != "nothing" else []
+    with BagReader(bag) as source, BagWriter(tmp_path / "b.mcap") as writer:
+        for name, frame_id, pixels in added:
+            writer.add_topic(known_topic(name, IMAGE))
+            image = array_to_image(pixels, "rgb8", to_header(frame_id, stamp_of(1)))
+            writer.write((name, IMAGE), 1, encode(image, IMAGE))
+        for topic in source.topics():
+            writer.add_topic(topic)
+        for stored in source.messages():
+            if there == "photo" or stored.topic.name != "/cam/image_raw":
+                writer.write(stored.topic.key, stored.time_ns, stored.raw)
+    content = load(tmp_path / "b.mcap")
+    expected = {"photo": result.frame.image, "overlay": drawn, "nothing": np.full_like(drawn, 128)}[there]
+    np.testing.assert_array_equal(content.image, expected)
+    np.testing.assert_allclose(content.camera.K, CAMERA.K, atol=1e-6)
+    if there != "photo":
+        np.testing.assert_array_equal(load(tmp_path / "b.mcap", image_topic="/a_left_eye").image, 0)
+
+
 def test_pictures_are_saved_without_a_display(
     result: Reconstruction, folder: Path, bag: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

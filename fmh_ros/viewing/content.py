@@ -25,6 +25,8 @@ FloatArray = NDArray[np.float64]
 Pixels = NDArray[np.uint8]
 #: Colour of an image that is not there.
 GREY = 128
+#: How the topics end on which nodes draw their results.
+OVERLAY = "/overlay"
 
 
 @dataclass(frozen=True)
@@ -117,7 +119,7 @@ def _from_bag(path: Path, number: int, image_topic: str | None) -> Content:
         from fmh_ros.messages.parse import from_hand_object
 
         received = from_hand_object(message)
-        frame = _find_frame(bag, received.stamp_ns, image_topic, message.provenance)
+        frame = _find_frame(bag, message, received.stamp_ns, image_topic)
     seen = _Seen(frame, received.hand, received.object, received.contacts, received.quality)
     hand, obj = received.hand, received.object
     contacts = [(contact.position, contact.normal) for contact in received.contacts]
@@ -132,28 +134,51 @@ def _from_bag(path: Path, number: int, image_topic: str | None) -> Content:
     )
 
 
-def _find_frame(bag: Any, stamp_ns: int, image_topic: str | None, provenance: Any) -> Frame:
-    """Return the image that a result was made from, undistorted, with its camera; a grey one where the bag has none."""
-    from fmh_ros.bags.convert import decode, header_stamp
-    from fmh_ros.bags.info import camera_info_beside, named, role
+def _find_frame(bag: Any, message: Any, stamp_ns: int, image_topic: str | None) -> Frame:
+    """Return the photo that a result was made from, undistorted, with its camera; where the bag has none, the picture
+    that the node drew on it, or a grey one."""
+    from fmh_ros.bags.convert import decode
+    from fmh_ros.bags.info import camera_info_beside, named
     from fmh_ros.messages.inputs import MessageSet, Names, build_frame
 
-    topics = bag.topics()
-    names = [topic.name for topic in topics if role(topic) == "image"] if image_topic is None else [image_topic]
-    stored = next((m for m in bag.messages(names) if header_stamp(m.raw) == stamp_ns), None) if names else None
+    provenance = message.provenance
     camera = CameraModel(
         int(provenance.image_width), int(provenance.image_height), np.array(provenance.k, np.float64).reshape(3, 3)
     )
-    if stored is None:
+    found = _find_image(bag, message.header.frame_id, stamp_ns, image_topic)
+    if found is None:
         return Frame(np.full((camera.height, camera.width, 3), GREY, np.uint8), camera)
-    beside = named(topics, camera_info_beside(stored.topic.name))
+    topic, image = found
+    beside = named(bag.topics(), camera_info_beside(topic))
     calibration = None
     if beside is not None and not provenance.camera_estimated:
         first = next(iter(bag.messages([beside.name])), None)
         calibration = None if first is None else decode(first.raw, beside.msgtype)
-    image = decode(stored.raw, stored.topic.msgtype)
-    frame = build_frame(MessageSet(stamp_ns, image, calibration, None), Names(stored.topic.name))
+    frame = build_frame(MessageSet(stamp_ns, image, calibration, None), Names(topic))
     return frame if calibration is not None else Frame(frame.image, _fitted(camera, frame))
+
+
+def _find_image(bag: Any, frame_id: str, stamp_ns: int, image_topic: str | None) -> tuple[str, Any] | None:
+    """Return topic and message of the image with a result's stamp and frame: a photo, else a drawing of the node.
+
+    Other cameras of a rig often have images of the same stamp; their frame tells them apart.
+    """
+    from fmh_ros.bags.convert import decode, header_stamp
+    from fmh_ros.bags.info import role
+
+    names = [topic.name for topic in bag.topics() if role(topic) == "image"] if image_topic is None else [image_topic]
+    drawing = None
+    for stored in bag.messages(names) if names else ():
+        if header_stamp(stored.raw) != stamp_ns:
+            continue
+        image = decode(stored.raw, stored.topic.msgtype)
+        if image_topic is None and image.header.frame_id != frame_id:
+            continue
+        if image_topic is None and stored.topic.name.endswith(OVERLAY):
+            drawing = drawing or (stored.topic.name, image)
+            continue
+        return stored.topic.name, image
+    return drawing
 
 
 def _fitted(camera: CameraModel, frame: Frame) -> CameraModel:
