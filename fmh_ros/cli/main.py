@@ -15,6 +15,7 @@ import fmh_ros
 from fmh_ros.cli.arguments import add_prompt
 from fmh_ros.cli.bag_commands import add_bag_commands
 from fmh_ros.cli.bench import add_bench_commands
+from fmh_ros.cli.eval_command import add_eval_command
 from fmh_ros.core.errors import FmhError, OutOfMemoryError
 
 EXIT_UNEXPECTED = 70
@@ -68,6 +69,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_reconstruct(commands)
     add_bag_commands(commands)
     add_bench_commands(commands)
+    add_eval_command(commands)
     _add_doctor(commands)
     return parser
 
