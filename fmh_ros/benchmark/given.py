@@ -29,26 +29,26 @@ class Cues:
     masks: SceneMasks | None = None
 
 
-@dataclass(frozen=True)
 class GivenHand:
     """A ``HandDetector`` that finds one hand."""
 
-    frame: Frame
-    hand: HandObservation
-    name: str = "given"
+    name = "given"
+
+    def __init__(self, frame: Frame, hand: HandObservation) -> None:
+        self.frame, self.hand = frame, hand
 
     def detect(self, frame: Frame) -> list[HandObservation]:
         """Return the hand, mirrored unless the frame is the given one."""
         return [self.hand if frame is self.frame else mirror_observation(self.hand, frame.camera.width)]
 
 
-@dataclass(frozen=True)
 class GivenMasks:
     """A ``Segmenter`` that knows the masks."""
 
-    frame: Frame
-    masks: SceneMasks
-    name: str = "given"
+    name = "given"
+
+    def __init__(self, frame: Frame, masks: SceneMasks) -> None:
+        self.frame, self.masks = frame, masks
 
     def segment(self, frame: Frame, hand: HandObservation, prompt: ObjectPrompt) -> SceneMasks:
         """Return the masks, mirrored unless the frame is the given one."""

@@ -20,6 +20,8 @@ from fmh_ros.core.transforms import Similarity
 
 FloatArray = NDArray[np.float64]
 Image = NDArray[np.uint8]
+#: x0, y0, x1, y1.
+Square = tuple[float, float, float, float]
 
 #: Side of one view, the gap between panels and the height of the footer, pixels.
 PANEL, GAP, FOOTER = 440, 8, 44
@@ -55,16 +57,16 @@ def draw_views(result: Viewable) -> Image:
             Part(result.object.T_camera_object.apply(result.object.vertices), result.object.faces, OBJECT_COLOR),
         ]
     )
-    square = _square_around(result)
+    square = square_around(_points(result), result.frame.camera)
     crop = result.frame.camera.crop(square, PANEL, PANEL)
     around = {"left side": (-90.0, 0.0), "back": (180.0, 0.0), "top": (0.0, -89.0)}
     panels = [_panel(scene, crop, Similarity(), result.contacts, "camera view")]
     for name, (azimuth, elevation) in around.items():
-        camera, pose = _orbit(scene, azimuth, elevation)
+        camera, pose = orbit(scene, azimuth, elevation)
         panels.append(_panel(scene, camera, pose, result.contacts, name))
     side = 2 * PANEL + GAP
     canvas = np.full((side + FOOTER, 2 * side + GAP, 3), 255, np.uint8)
-    canvas[:side, :side] = _photo(result, square, side)
+    canvas[:side, :side] = cut_square(result.frame.image, square, side)
     for index, panel in enumerate(panels):
         row, column = divmod(index, 2)
         y, x = row * (PANEL + GAP), side + GAP + column * (PANEL + GAP)
@@ -88,43 +90,45 @@ def _panel(
     return image
 
 
-def _orbit(scene: ShadedScene, azimuth: float, elevation: float) -> tuple[CameraModel, Similarity]:
-    """Camera that looks at the scene's centre from a place turned round it, degrees, at no less than five radii."""
+def orbit(scene: ShadedScene, azimuth: float, elevation: float, panel: int = PANEL) -> tuple[CameraModel, Similarity]:
+    """Return a camera of ``panel`` pixels a side, and its pose, that looks at the scene's centre from a place turned
+    round it, degrees, at no less than five radii."""
     a, e = np.radians([azimuth, elevation])
     turn_y = np.array([[np.cos(a), 0, np.sin(a)], [0, 1, 0], [-np.sin(a), 0, np.cos(a)]])
     turn_x = np.array([[1, 0, 0], [0, np.cos(e), -np.sin(e)], [0, np.sin(e), np.cos(e)]])
     rotation = turn_y @ turn_x
     distance = max(float(np.linalg.norm(scene.centre)), 5.0 * scene.radius)
-    focal = FILL * 0.5 * PANEL * np.sqrt(distance**2 - scene.radius**2) / scene.radius
-    middle = (PANEL - 1) / 2
+    focal = FILL * 0.5 * panel * np.sqrt(distance**2 - scene.radius**2) / scene.radius
+    middle = (panel - 1) / 2
     K = np.array([[focal, 0, middle], [0, focal, middle], [0, 0, 1.0]])
-    return CameraModel(PANEL, PANEL, K), Similarity(rotation, scene.centre - distance * rotation[:, 2])
+    return CameraModel(panel, panel, K), Similarity(rotation, scene.centre - distance * rotation[:, 2])
 
 
-def _square_around(result: Viewable) -> tuple[float, float, float, float]:
-    """Square around the projected reconstruction with some surroundings, in pixel-edge coordinates."""
-    points = np.concatenate(
-        [
-            result.hand.T_camera_hand.apply(result.hand.vertices),
-            result.object.T_camera_object.apply(result.object.vertices),
-        ]
-    )
-    pixels = result.frame.camera.project(points[points[:, 2] > 1e-3]) + 0.5
+def _points(result: Viewable) -> FloatArray:
+    """All vertices (V, 3) in the camera frame."""
+    hand, obj = result.hand, result.object
+    return np.concatenate([hand.T_camera_hand.apply(hand.vertices), obj.T_camera_object.apply(obj.vertices)])
+
+
+def square_around(points: FloatArray, camera: CameraModel, context: float = CONTEXT) -> Square:
+    """Return the square around projected points (N, 3), ``context`` times as wide as they are, in pixel-edge
+    coordinates."""
+    pixels = camera.project(points[points[:, 2] > 1e-3]) + 0.5
     low, high = pixels.min(0), pixels.max(0)
-    (x, y), half = (low + high) / 2, 0.5 * CONTEXT * float((high - low).max())
+    (x, y), half = (low + high) / 2, 0.5 * context * float((high - low).max())
     return x - half, y - half, x + half, y + half
 
 
-def _photo(result: Viewable, square: tuple[float, float, float, float], side: int) -> Image:
-    """Cut the square out of the photo; what lies outside the photo is light grey."""
+def cut_square(image: Image, square: Square, side: int) -> Image:
+    """Cut a square of pixel-edge coordinates out of an image, at ``side`` pixels; light grey where there is none."""
     x0, y0, x1, _ = square
     scale = side / (x1 - x0)
     move = np.array([[scale, 0, scale * (0.5 - x0) - 0.5], [0, scale, scale * (0.5 - y0) - 0.5]])
     how = cv2.INTER_CUBIC if scale > 1 else cv2.INTER_LINEAR
-    image = cv2.warpAffine(
-        result.frame.image, move, (side, side), flags=how, borderMode=cv2.BORDER_CONSTANT, borderValue=(236, 238, 242)
+    cut = cv2.warpAffine(
+        image, move, (side, side), flags=how, borderMode=cv2.BORDER_CONSTANT, borderValue=(236, 238, 242)
     )
-    return np.asarray(image, np.uint8)
+    return np.asarray(cut, np.uint8)
 
 
 def _numbers(result: Viewable) -> str:

@@ -1,0 +1,154 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``fmh bench tables``: all tables, plots and the page that shows them, from the records of runs."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+from fmh_ros.benchmark import plots, tables
+from fmh_ros.benchmark.results import SampleRecord, read_records
+from fmh_ros.benchmark.sheets import Table, document
+from fmh_ros.benchmark.statistics import RESAMPLES, Results
+from fmh_ros.benchmark.targets import targets_table
+from fmh_ros.benchmark.types import parse_cues
+from fmh_ros.core.errors import OutputError, UsageError
+
+PAGE = "README.md"
+
+
+def write_tables(
+    folders: Sequence[Path], out: Path, cues: str | None = None, command: str = "fmh bench tables"
+) -> list[Path]:
+    """Write the page, one CSV per table, the plots and all samples; return their paths.
+
+    folders : of results, merged. cues : which choice of cues the ablations are shown for; the one with the most
+    variants by default. Files of other names in ``out`` stay. Raises FileMissingError, UsageError, OutputError, and
+    ModelMissingError without matplotlib.
+    """
+    results = Results(tuple(read_records(folders)))
+    shown = parse_cues(cues).name if cues else most_run_cues(results)
+    if shown not in results.names("cues"):
+        raise UsageError(
+            f"There are no results for cues {shown}", expected=f"one of {'; '.join(results.names('cues'))}"
+        )
+    found = [table for table in _tables(results, shown) if table is not None]
+    pictures = _pictures(results, shown, found)
+    shown_at: dict[str, list[str]] = {}
+    for name in pictures:
+        shown_at.setdefault(name.partition("-")[0].removesuffix(".png"), []).append(name)
+    page = document("Results", _header(results, command), found, shown_at)
+    files = {PAGE: page.encode(), "samples.csv": samples_csv(results.records).encode()}
+    files |= {f"{table.name}.csv": table.csv().encode() for table in found}
+    return _write(out, files | pictures)
+
+
+def most_run_cues(results: Results) -> str:
+    """Return the choice of cues that most variants ran with; of equals the first."""
+    counts = Counter(cues for cues, _ in {(r.key.cues, r.key.variant) for r in results.records})
+    return min(counts, key=lambda cues: (-counts[cues], cues))
+
+
+def scene_set_digest(records: Sequence[SampleRecord]) -> str:
+    """Return a digest of the scenes' names and contents."""
+    scenes = sorted({(r.key.scene, r.scene_digest) for r in records})
+    return hashlib.sha256(repr(scenes).encode()).hexdigest()[:16]
+
+
+def samples_csv(records: Sequence[SampleRecord]) -> str:
+    """Return one line per sample: its key, attributes of the scene, metrics, quality, seconds, failure."""
+    attributes, metrics, quality = (
+        list(dict.fromkeys(name for record in records for name in getattr(record, part)))
+        for part in ("attributes", "metrics", "quality")
+    )
+    quality = [name for name in quality if name not in metrics]
+    stream = io.StringIO()
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow(["scene", "variant", "cues", "seed", "failure", *attributes, *metrics, *quality, "seconds"])
+    for record in records:
+        key, code = record.key, "" if record.failure is None else record.failure.code
+        row: list[object] = [key.scene, key.variant, key.cues, key.seed, code]
+        row += [record.attributes.get(name, "") for name in attributes]
+        row += [_digits(record.metrics.get(name)) for name in metrics]
+        row += [_digits(record.quality.get(name)) for name in quality]
+        writer.writerow([*row, _digits(record.seconds.get("total"))])
+    return stream.getvalue()
+
+
+def _tables(results: Results, cues: str) -> tuple[Table | None, ...]:
+    return (
+        targets_table(results),
+        tables.main_table(results),
+        tables.phases_table(results, cues),
+        tables.losses_table(results, cues),
+        tables.stages_table(results),
+        tables.difficulty_table(results, cues),
+        tables.budget_table(results, cues),
+        tables.seeds_table(results),
+        tables.calibration_table(results),
+        tables.baselines_table(results, cues),
+        tables.literature_table(results),
+        tables.failures_table(results),
+    )
+
+
+def _pictures(results: Results, cues: str, found: Sequence[Table]) -> dict[str, bytes]:
+    """Files by name; what stands before a hyphen or the suffix is the table they belong to."""
+    made: dict[str, bytes | None] = {
+        f"{table.name}.png": plots.differences_plot(table)
+        for table in found
+        if table.name in ("phases", "losses", "baselines")
+    }
+    made["difficulty-occlusion.png"] = plots.occlusion_plot(results, cues)
+    made["budget.png"] = plots.budget_plot(results, cues)
+    for each in results.names("cues"):
+        kind = "-".join(part.partition("=")[2] for part in each.split(","))
+        made[f"calibration-{kind}.png"] = plots.calibration_plot(results, each)
+    return {name: content for name, content in made.items() if content is not None}
+
+
+def _header(results: Results, command: str) -> list[str]:
+    records = results.records
+    versions = Counter(record.code for record in records)
+    splits = sorted({record.split for record in records if record.split})
+    code = ", ".join(f"`{version}` ({count} samples)" for version, count in sorted(versions.items()))
+    seeds = ", ".join(str(seed) for seed in results.names("seed"))
+    return [
+        "This page and everything beside it is written by one command; nothing in it is typed in by hand:",
+        "",
+        f"```\n{command}\n```",
+        "",
+        "| | |\n|---|---|",
+        f"| code | {code} |",
+        f"| scenes | {len(results.names('scene'))} of split {', '.join(splits)}, digest "
+        f"`{scene_set_digest(records)}` |",
+        f"| samples | {len(records)}, of which {sum(not r.done for r in records)} failed |",
+        f"| seeds | {seeds} |",
+        f"| intervals | 95 %, percentile bootstrap over scenes, {RESAMPLES} draws; seeds of a scene are averaged "
+        "first |",
+        "",
+        "Definitions of the metrics: [docs/evaluation.md](../evaluation.md). Every sample is in "
+        "[samples.csv](samples.csv); each table is beside this page as CSV.",
+    ]
+
+
+def _digits(value: float | None) -> str:
+    return "" if value is None else f"{value:.6g}"
+
+
+def _write(out: Path, files: dict[str, bytes]) -> list[Path]:
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        for name, content in files.items():
+            (out / name).write_bytes(content)
+    except OSError as error:
+        raise OutputError(
+            f"The folder {out} cannot be written ({error.strerror or error})",
+            expected="a folder in a place with write permission and free space",
+            change="Choose another --out",
+        ) from error
+    return [out / name for name in files]
