@@ -71,8 +71,8 @@ def exact_intersection(hand: Solid, obj: Solid, cell_m: float = LAST_CELL_M) -> 
     """Return the volume that hand and object share, cubic metres, from their signed distances.
 
     The box that both reach into is cut into cells of 8 mm. A cell whose centre is deeper inside both, or farther
-    outside one, than its corners are away is decided; the others are halved down to ``cell_m``, and each of the last
-    counts with the share of it that is inside a plane at the distance of its centre.
+    outside one, than its corners are away is decided; the others are halved down to ``cell_m``, and of each of the last
+    the share is counted that both surfaces leave, as planes (``_shares``).
     """
     box = _overlap_box(hand, obj)
     if box is None:
@@ -82,16 +82,15 @@ def exact_intersection(hand: Solid, obj: Solid, cell_m: float = LAST_CELL_M) -> 
     edge = (high - low) / counts
     centres = low + (np.indices(tuple(counts.tolist())).reshape(3, -1).T + 0.5) * edge
     volume = 0.0
-    while True:
-        depth = _outside_either(hand, obj, centres, float(np.linalg.norm(edge)) / 2)
+    while edge.max() > cell_m:
         reach = float(np.linalg.norm(edge)) / 2
-        if edge.max() <= cell_m:
-            return volume + float(np.clip(0.5 - depth / np.cbrt(edge.prod()), 0, 1).sum() * edge.prod())
+        depth = _outside_either(hand, obj, centres, reach)
         volume += float((depth <= -reach).sum() * edge.prod())
         open_ = centres[np.abs(depth) < reach]
         edge = edge / 2
         corners = (np.indices((2, 2, 2)).reshape(3, -1).T - 0.5) * edge
         centres = (open_[:, None] + corners).reshape(-1, 3)
+    return volume + float(_shares(hand, obj, centres, float(np.cbrt(edge.prod()))).sum() * edge.prod())
 
 
 def penetration_depth(hand: Solid, obj: Solid, samples: int = DEPTH_SAMPLES, seed: int = DEPTH_SEED) -> float:
@@ -117,3 +116,20 @@ def _outside_either(hand: Solid, obj: Solid, points: FloatArray, reach: float) -
     open_ = result < reach
     result[open_] = np.maximum(result[open_], hand.signed_distance(points[open_]))
     return result
+
+
+def _shares(hand: Solid, obj: Solid, centres: FloatArray, edge: float) -> FloatArray:
+    """Return the share (N,) of each cell that is in both bodies, whose surfaces are planes within a cell.
+
+    Of surfaces that face each other, as where the hand touches, a cell keeps what both shares have beyond one; of
+    surfaces that cross, their product; of surfaces that face the same way, the smaller one; in between, linearly.
+    """
+    if not len(centres):
+        return np.zeros(0)
+    nearest = [solid.queries.nearest(centres) for solid in (hand, obj)]
+    a, b = (np.clip(0.5 - found.signed_distance / edge, 0, 1) for found in nearest)
+    ways = [(centres - found.point) * np.sign(found.signed_distance)[:, None] for found in nearest]
+    lengths = [np.maximum(np.linalg.norm(way, axis=1), 1e-12) for way in ways]
+    cosine = (ways[0] * ways[1]).sum(1) / (lengths[0] * lengths[1])
+    extreme = np.where(cosine < 0, np.maximum(a + b - 1, 0), np.minimum(a, b))
+    return np.asarray(a * b + np.abs(cosine) * (extreme - a * b))

@@ -20,7 +20,7 @@ from fmh_ros.core.transforms import Similarity
 from fmh_ros.evaluation.types import FloatArray
 
 #: Points per surface that a start is tried with, and that the best ones are refined with.
-COARSE_POINTS, FINE_POINTS = 250, 5_000
+COARSE_POINTS, FINE_POINTS = 250, 3_000
 #: Iterations of the two stages, and how many starts are refined.
 COARSE_ITERATIONS, FINE_ITERATIONS, REFINED = 12, 80, 4
 #: The scale stays within this factor of the ratio of the surfaces' sizes.
@@ -178,7 +178,7 @@ def _refined(
     source: Surface, target: Surface, pose: Similarity, keep: float, bounds: tuple[float, float]
 ) -> Registered:
     """Point-to-point iterations, then, where both have normals, point-to-plane ones, which converge much closer."""
-    few = 15 if source.normals is not None and target.normals is not None else FINE_ITERATIONS
+    few = 8 if source.normals is not None and target.normals is not None else FINE_ITERATIONS
     pose = _point_to_point(source, target, pose, keep, bounds, few).T_target_source
     if source.normals is not None and target.normals is not None:
         for _ in range(FINE_ITERATIONS):
