@@ -14,6 +14,8 @@ def add_bench_commands(commands: Commands[argparse.ArgumentParser]) -> None:
     bench = commands.add_parser("bench", help="measure accuracy on scenes with exact truth")
     parts = bench.add_subparsers(title="commands", required=True, metavar="COMMAND")
     _add_make(parts)
+    _add_run(parts)
+    _add_tables(parts)
 
 
 def _add_make(parts: Commands[argparse.ArgumentParser]) -> None:
@@ -39,7 +41,71 @@ def _add_make(parts: Commands[argparse.ArgumentParser]) -> None:
     make.set_defaults(run=_make)
 
 
+def _add_run(parts: Commands[argparse.ArgumentParser]) -> None:
+    run = parts.add_parser(
+        "run",
+        help="reconstruct scenes with known truth, and measure the results",
+        description=(
+            "Each sample becomes a folder, whole or not at all. The same command goes on after an interrupt: what "
+            "was made from the same scene with the same settings is left. Failures are kept with their code."
+        ),
+        epilog=(
+            "Variants: default, paper, unguided, icp, two-stage, no-hand-phase, no-object-phase, swapped, "
+            "joint-from-start, no-TERM, effort-0.25|0.5|2, samples-2|4; groups of them: phases, losses, budgets, "
+            "baselines, all. A preset may stand before one: paper:swapped."
+        ),
+    )
+    run.add_argument("--scenes", type=Path, required=True, metavar="DIR", help="scenes that `fmh bench make` wrote")
+    run.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of results; others may add to it")
+    run.add_argument("--variants", nargs="+", default=["default"], metavar="NAME", help="(default: default)")
+    run.add_argument(
+        "--cues",
+        nargs="+",
+        default=["embedded"],
+        metavar="CUES",
+        help="true, noisy, embedded, embedded-rgb, or pairs: hand=true,masks=embedded (default: embedded)",
+    )
+    run.add_argument("--depth", action=argparse.BooleanOptionalAction, default=True, help="use depth (default) or not")
+    run.add_argument("--seeds", type=int, default=1, metavar="K", help="seeds 0 to K-1 (default: 1)")
+    run.add_argument("--jobs", type=int, default=1, metavar="N", help="processes on this machine (default: 1)")
+    run.add_argument("--shard", default="1/1", metavar="K/N", help="only the K-th of N parts of the scenes")
+    run.add_argument("--quick", action="store_true", help="only the fixed 24 scenes of the quick test")
+    run.add_argument("--retry", action="store_true", help="run again what failed before")
+    run.add_argument("--profile", default="embedded", help="which models to use (default: embedded)")
+    run.add_argument("--quiet", action="store_true", help="print nothing but errors")
+    run.add_argument("--verbose", action="store_true", help="print the traceback of an error")
+    run.set_defaults(run=_run)
+
+
+def _add_tables(parts: Commands[argparse.ArgumentParser]) -> None:
+    tables = parts.add_parser(
+        "tables",
+        help="write tables and plots of results: Markdown, CSV, PNG",
+        description="Reads all results, merges them, and writes the page with every table. Needs the extra 'bench'.",
+    )
+    tables.add_argument("results", type=Path, nargs="+", help="folders that `fmh bench run` wrote; they are merged")
+    tables.add_argument("--out", type=Path, required=True, metavar="DIR", help="such as docs/results")
+    tables.add_argument("--cues", metavar="CUES", help="cues of the ablations (default: those with most variants)")
+    tables.add_argument("--scenes", type=Path, metavar="DIR", help="the scenes: draw the contact sheet too")
+    tables.add_argument("--quick", action="store_true", help="draw only the scenes of the quick test")
+    tables.add_argument("--quiet", action="store_true", help="print nothing but errors")
+    tables.add_argument("--verbose", action="store_true", help="print the traceback of an error")
+    tables.set_defaults(run=_tables)
+
+
 def _make(arguments: argparse.Namespace) -> int:
     from fmh_ros.benchmark.make import run
 
     return run(arguments)
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    from fmh_ros.cli.bench_run import run
+
+    return run(arguments)
+
+
+def _tables(arguments: argparse.Namespace) -> int:
+    from fmh_ros.cli.bench_run import tables
+
+    return tables(arguments)

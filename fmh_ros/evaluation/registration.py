@@ -25,6 +25,8 @@ COARSE_POINTS, FINE_POINTS = 250, 3_000
 COARSE_ITERATIONS, FINE_ITERATIONS, REFINED = 12, 80, 4
 #: The scale stays within this factor of the ratio of the surfaces' sizes.
 SCALE_RANGE = 1.6
+#: Fewer matched points whose normals agree than this leave a pose as it is, as with a mesh that is inside out.
+FEWEST_FACING = 12
 #: Seed of the points.
 SEED = 0
 
@@ -196,6 +198,8 @@ def _plane_step(source: Surface, target: Surface, pose: Similarity, keep: float)
     a, b, _ = _pairs(source, target, pose, keep)
     own, other = source.normals[a] @ pose.rotation.T, target.normals[b]
     facing = (own * other).sum(1) > 0.3
+    if facing.sum() < FEWEST_FACING:
+        return Similarity()
     normal = own[facing] + other[facing]
     normal /= np.linalg.norm(normal, axis=1, keepdims=True)
     p, q = pose.apply(source.points[a[facing]]), target.points[b[facing]]
