@@ -72,7 +72,7 @@ class SceneAttributes:
     def from_json(values: dict[str, Any]) -> SceneAttributes:
         """Read what ``to_json`` returned."""
         known = {field.name for field in fields(SceneAttributes)}
-        pairs = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items() if k in known}
+        pairs: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items() if k in known}
         return SceneAttributes(**pairs)
 
 

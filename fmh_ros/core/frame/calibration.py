@@ -139,6 +139,23 @@ def parse_calibration(values: Mapping[str, Any], name: str) -> Calibration:
     return Calibration(int(width[0]), int(height[0]), matrix, model, distortion)
 
 
+def camera_yaml(camera: CameraModel, name: str = "camera") -> str:
+    """Return the ``camera_info`` YAML of a rectified camera, in the form that the ROS calibrators write."""
+
+    def row(values: NDArray[np.floating]) -> str:
+        return "[" + ", ".join(f"{v:.12g}" for v in values.ravel()) + "]"
+
+    projection = np.concatenate([camera.K, np.zeros((3, 1))], 1)
+    return (
+        f"image_width: {camera.width}\nimage_height: {camera.height}\ncamera_name: {name}\n"
+        f"camera_matrix:\n  rows: 3\n  cols: 3\n  data: {row(camera.K)}\n"
+        "distortion_model: plumb_bob\n"
+        f"distortion_coefficients:\n  rows: 1\n  cols: 5\n  data: {row(np.zeros(5))}\n"
+        f"rectification_matrix:\n  rows: 3\n  cols: 3\n  data: {row(np.eye(3))}\n"
+        f"projection_matrix:\n  rows: 3\n  cols: 4\n  data: {row(projection)}\n"
+    )
+
+
 def undistort_image(image: NDArray[np.uint8], camera: CameraModel) -> NDArray[np.uint8]:
     """Remove ``camera.distortion`` from an image (H, W, 3), keeping K; pixels without a source become black."""
     return np.asarray(cv2.remap(image, *_maps(camera), cv2.INTER_LINEAR))

@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from fmh_ros.core.frame.calibration import camera_yaml
 from fmh_ros.core.frame.camera import CameraModel
 from fmh_ros.core.hand.rig import load_generic_rig
 from fmh_ros.core.transforms import Similarity
@@ -113,21 +114,7 @@ def write_example(folder: Path, image: NDArray[np.uint8], depth: NDArray[np.floa
     cv2.imwrite(str(folder / "rgb.png"), image[..., ::-1], [cv2.IMWRITE_PNG_COMPRESSION, 9])
     millimetres = np.nan_to_num(np.round(1000 * depth)).astype(np.uint16)
     cv2.imwrite(str(folder / "depth.png"), millimetres, [cv2.IMWRITE_PNG_COMPRESSION, 9])
-    camera = example_camera()
-
-    def row(values: NDArray[np.floating]) -> str:
-        return "[" + ", ".join(f"{v:g}" for v in values.ravel()) + "]"
-
-    projection = np.concatenate([camera.K, np.zeros((3, 1))], 1)
-    (folder / "camera.yaml").write_text(
-        f"image_width: {WIDTH}\nimage_height: {HEIGHT}\ncamera_name: example\n"
-        f"camera_matrix:\n  rows: 3\n  cols: 3\n  data: {row(camera.K)}\n"
-        "distortion_model: plumb_bob\n"
-        f"distortion_coefficients:\n  rows: 1\n  cols: 5\n  data: {row(np.zeros(5))}\n"
-        f"rectification_matrix:\n  rows: 3\n  cols: 3\n  data: {row(np.eye(3))}\n"
-        f"projection_matrix:\n  rows: 3\n  cols: 4\n  data: {row(projection)}\n",
-        encoding="utf-8",
-    )
+    (folder / "camera.yaml").write_text(camera_yaml(example_camera(), "example"), encoding="utf-8")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
