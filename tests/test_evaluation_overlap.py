@@ -27,7 +27,7 @@ def solid(mesh: trimesh.Trimesh) -> Solid:
 
 
 def ball(at: tuple[float, float, float], radius: float = R) -> Solid:
-    mesh = trimesh.creation.icosphere(4, radius)
+    mesh = trimesh.creation.icosphere(5, radius)
     return solid(mesh.apply_translation(at))
 
 
@@ -39,11 +39,11 @@ def test_shifted_spheres_share_a_lens(distance: float) -> None:
     assert penetration_depth(a, b) == pytest.approx(min(distance, 2 * R - distance), abs=2e-4)
 
 
-def test_the_exact_volume_is_better_than_a_count_of_cells_and_settles_with_finer_cells() -> None:
+def test_the_exact_volume_hardly_depends_on_the_size_of_the_cells() -> None:
     a, b = ball((0, 0, 0)), ball((0.06, 0, 0))
     lens = np.pi * (4 * R + 0.06) * (2 * R - 0.06) ** 2 / 12
-    errors = [abs(exact_intersection(a, b, cell) - lens) for cell in (0.004, 0.001, 0.0005)]
-    assert errors[1] < 0.01 * lens and errors[2] < 0.01 * lens
+    errors = [abs(exact_intersection(a, b, cell) - lens) for cell in (0.004, 0.001)]
+    assert errors[1] < 0.005 * lens and errors[0] < 0.02 * lens
 
 
 def test_the_exact_volume_agrees_with_counting_fine_cells_on_turned_boxes() -> None:

@@ -14,6 +14,8 @@ from fmh_ros.evaluation.types import FloatArray, IntArray
 
 #: Radius of the ball that cannot pass between the points, metres.
 ALPHA_M = 0.010
+#: Noise that is added to the points, metres.
+JITTER_M = 1e-6
 #: Corners of the faces of a tetrahedron, each opposite to the corner of its index.
 _FACES = np.array([[1, 2, 3], [0, 2, 3], [0, 1, 3], [0, 1, 2]])
 
@@ -26,6 +28,8 @@ def alpha_shape(points: FloatArray, alpha_m: float = ALPHA_M) -> tuple[FloatArra
     than the ball (Edelsbrunner and Mücke, Three-dimensional alpha shapes, 1994, with its cavities filled). The points
     need not fill the body. Raises EmptyShapeError when the points are so sparse that nothing is left.
     """
+    # Points of a flat side make tetrahedra without a volume, whose winding is undetermined: no side is flat now.
+    points = points + np.random.default_rng(0).normal(0, JITTER_M, points.shape)
     mesh = Delaunay(points)
     cells = mesh.simplices.astype(np.int64)
     outside = _outside(points, cells, mesh.neighbors.astype(np.int64), alpha_m)

@@ -95,13 +95,21 @@ def scale_ratios(
 
 
 def volume_of(vertices: FloatArray, faces: NDArray[np.integer]) -> float | None:
-    """Return the volume of a mesh, cubic units, or None when it has gaps; vertices at one place count as one."""
+    """Return the volume of a mesh, cubic units, or None when it has gaps; vertices at one place count as one.
+
+    It is closed when every edge is passed as often in the one direction as in the other.
+    """
     if not len(faces):
         return None
-    mesh = trimesh.Trimesh(vertices, faces, process=False)
-    mesh.merge_vertices(merge_tex=True, merge_norm=True)
-    volume = abs(signed_volume(np.asarray(mesh.vertices), np.asarray(mesh.faces)))
-    return volume if mesh.is_watertight and volume > 0 else None
+    places, index = np.unique(vertices, axis=0, return_inverse=True)
+    joined = index.reshape(-1)[np.asarray(faces, np.int64)]
+    edges = np.concatenate([joined[:, [0, 1]], joined[:, [1, 2]], joined[:, [2, 0]]])
+    edges = edges[edges[:, 0] != edges[:, 1]]
+    key = edges.min(1) * len(places) + edges.max(1)
+    way = np.where(edges[:, 0] < edges[:, 1], 1, -1)
+    closed = not np.bincount(np.unique(key, return_inverse=True)[1].reshape(-1), way).any()
+    volume = abs(signed_volume(places, joined))
+    return volume if closed and volume > 0 else None
 
 
 def keypoint_errors(predicted: FloatArray, true: FloatArray) -> KeypointErrors:

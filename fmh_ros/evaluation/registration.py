@@ -27,6 +27,8 @@ COARSE_ITERATIONS, FINE_ITERATIONS, REFINED = 12, 80, 4
 SCALE_RANGE = 1.6
 #: Fewer matched points whose normals agree than this leave a pose as it is, as with a mesh that is inside out.
 FEWEST_FACING = 12
+#: Point-to-point iterations end when no number of the pose changes by more, relative to its scale.
+STILL = 1e-5
 #: Seed of the points.
 SEED = 0
 
@@ -106,14 +108,16 @@ def register_all(
 
     starts : each is T_target_source. keep : share of the closest correspondences of each direction that counts.
     expected : scale that the result may differ from by SCALE_RANGE at most; the ratio of the sizes when None.
-    always : so many of the first starts are refined, however bad they look.
+    always : so many of the first starts are refined, however bad they look, and along the normals alone, so that
+        what the surfaces do not determine (the spin of a cylinder) stays as it is.
     """
     middle = target.size / source.size if expected is None else expected
     bounds = (middle / SCALE_RANGE, middle * SCALE_RANGE)
     some, others = (_surface(s.points[:COARSE_POINTS], None) for s in (source, target))
-    coarse = [_point_to_point(some, others, start, keep, bounds, COARSE_ITERATIONS) for start in starts]
-    chosen = coarse[:always] + sorted(coarse[always:], key=lambda result: result.rms)[:REFINED]
-    fine = [_refined(source, target, result.T_target_source, keep, bounds) for result in chosen]
+    coarse = [_point_to_point(some, others, start, keep, bounds, COARSE_ITERATIONS) for start in starts[always:]]
+    coarse.sort(key=lambda result: result.rms)
+    fine = [_refined(source, target, start, keep, bounds, 0) for start in starts[:always]]
+    fine += [_refined(source, target, result.T_target_source, keep, bounds, 8) for result in coarse[:REFINED]]
     return sorted(fine, key=lambda result: result.rms)
 
 
@@ -171,18 +175,23 @@ def _point_to_point(
 ) -> Registered:
     for _ in range(iterations):
         a, b, _ = _pairs(source, target, pose, keep)
+        before = pose
         found = align_points(source.points[a], target.points[b])
         pose = _bounded(found, source.points[a].mean(0), bounds)
+        if np.abs(pose.matrix() - before.matrix()).max() < STILL * pose.scale:
+            break
     return Registered(pose, _rms(source, target, pose, keep))
 
 
 def _refined(
-    source: Surface, target: Surface, pose: Similarity, keep: float, bounds: tuple[float, float]
+    source: Surface, target: Surface, pose: Similarity, keep: float, bounds: tuple[float, float], coarse: int
 ) -> Registered:
-    """Point-to-point iterations, then, where both have normals, point-to-plane ones, which converge much closer."""
-    few = 8 if source.normals is not None and target.normals is not None else FINE_ITERATIONS
+    """``coarse`` point-to-point iterations, then point-to-plane ones, which converge much closer; only the former
+    where one of the surfaces has no normals."""
+    planes = source.normals is not None and target.normals is not None
+    few = coarse if planes else FINE_ITERATIONS
     pose = _point_to_point(source, target, pose, keep, bounds, few).T_target_source
-    if source.normals is not None and target.normals is not None:
+    if planes:
         for _ in range(FINE_ITERATIONS):
             step = _plane_step(source, target, pose, keep)
             pose = _bounded(step @ pose, source.points.mean(0), bounds)
