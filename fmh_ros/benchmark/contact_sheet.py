@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -31,19 +31,13 @@ CONTEXT = 1.15
 PANELS = ("photo", "truth", "result", "truth, side", "result, side")
 
 
-def contact_sheet(
-    source: SceneSource, records: Sequence[SampleRecord], results: Path, report: Callable[[str], None] | None = None
-) -> bytes:
+def contact_sheet(source: SceneSource, records: Sequence[SampleRecord], folders: Sequence[Path]) -> bytes:
     """Return a JPEG with a row of panels per record: photo, truth and result from the camera, both from the side.
 
-    Truth and result are drawn in the camera frame by the same cameras, so displacement shows too. results : the folder
-    that the records are from. A failed sample shows its error in the place of its result.
+    Truth and result are drawn in the camera frame by the same cameras, so displacement shows too. folders : of
+    results, where the records are from. A failed sample shows its error in the place of its result.
     """
-    rows = []
-    for record in sorted(records, key=lambda r: r.key.scene):
-        rows.append(_row(source, record, results))
-        if report is not None:
-            report(record.key.scene)
+    rows = [_row(source, record, folders) for record in sorted(records, key=lambda r: r.key.scene)]
     height, width = CAPTION + PANEL + GAP, len(PANELS) * PANEL + GAP
     lines = -(-len(rows) // ACROSS)
     sheet = np.full((lines * height, ACROSS * width, 3), 255, np.uint8)
@@ -55,7 +49,7 @@ def contact_sheet(
     return stream.getvalue()
 
 
-def _row(source: SceneSource, record: SampleRecord, results: Path) -> Image:
+def _row(source: SceneSource, record: SampleRecord, folders: Sequence[Path]) -> Image:
     row = np.full((CAPTION + PANEL, len(PANELS) * PANEL, 3), 255, np.uint8)
     write_text(row, _caption(record), (4, 3), 13)
     try:
@@ -71,7 +65,7 @@ def _row(source: SceneSource, record: SampleRecord, results: Path) -> Image:
     panels: list[Image | None] = [cut_square(scene.frame.image, square, PANEL), _look(true, crop, Similarity()), None]
     panels += [_look(true, camera, pose), None]
     if record.done:
-        place = results / record.key.folder
+        place = next(p for p in (f / record.key.folder for f in folders) if (p / "object.glb").is_file())
         found = _shaded(read_mesh(place / "hand.glb"), read_mesh(place / "object.glb"))
         panels[2], panels[4] = _look(found, crop, Similarity()), _look(found, camera, pose)
     for index, panel in enumerate(panels):

@@ -11,23 +11,30 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fmh_ros.benchmark import plots, tables
+from fmh_ros.benchmark.contact_sheet import contact_sheet
 from fmh_ros.benchmark.results import SampleRecord, read_records
+from fmh_ros.benchmark.run import SceneSource
 from fmh_ros.benchmark.sheets import Table, document
 from fmh_ros.benchmark.statistics import RESAMPLES, Results
 from fmh_ros.benchmark.targets import targets_table
 from fmh_ros.benchmark.types import parse_cues
 from fmh_ros.core.errors import OutputError, UsageError
 
-PAGE = "README.md"
+PAGE, SHEET = "README.md", "main-contact_sheet.jpg"
 
 
 def write_tables(
-    folders: Sequence[Path], out: Path, cues: str | None = None, command: str = "fmh bench tables"
+    folders: Sequence[Path],
+    out: Path,
+    cues: str | None = None,
+    command: str = "fmh bench tables",
+    scenes: SceneSource | None = None,
 ) -> list[Path]:
     """Write the page, one CSV per table, the plots and all samples; return their paths.
 
     folders : of results, merged. cues : which choice of cues the ablations are shown for; the one with the most
-    variants by default. Files of other names in ``out`` stay. Raises FileMissingError, UsageError, OutputError, and
+    variants by default. scenes : draws a contact sheet of those among them that the full method ran on with these cues,
+    in its first seed. Files of other names in ``out`` stay. Raises FileMissingError, UsageError, OutputError, and
     ModelMissingError without matplotlib.
     """
     results = Results(tuple(read_records(folders)))
@@ -38,9 +45,14 @@ def write_tables(
         )
     found = [table for table in _tables(results, shown) if table is not None]
     pictures = _pictures(results, shown, found)
+    if scenes is not None:
+        records = results.select("default", shown, seed=0).records
+        drawn = [record for record in records if record.key.scene in scenes.names()]
+        if drawn:
+            pictures[SHEET] = contact_sheet(scenes, drawn, folders)
     shown_at: dict[str, list[str]] = {}
     for name in pictures:
-        shown_at.setdefault(name.partition("-")[0].removesuffix(".png"), []).append(name)
+        shown_at.setdefault(Path(name).stem.partition("-")[0], []).append(name)
     page = document("Results", _header(results, command), found, shown_at)
     files = {PAGE: page.encode(), "samples.csv": samples_csv(results.records).encode()}
     files |= {f"{table.name}.csv": table.csv().encode() for table in found}

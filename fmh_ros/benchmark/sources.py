@@ -10,6 +10,9 @@ from pathlib import Path
 from fmh_ros.benchmark.store import load_scene, scene_folders
 from fmh_ros.benchmark.types import BenchmarkScene
 
+#: Scenes of the quick test.
+QUICK_COUNT = 24
+
 
 @dataclass(frozen=True)
 class FolderScenes:
@@ -17,6 +20,12 @@ class FolderScenes:
 
     folder: Path
     only: tuple[str, ...] = ()
+
+    def quick(self) -> FolderScenes:
+        """Return the scenes of the quick test: QUICK_COUNT, spread evenly over the names, or all of fewer."""
+        names = self.names()
+        count = min(len(names), QUICK_COUNT)
+        return FolderScenes(self.folder, tuple(names[k * len(names) // count] for k in range(count)))
 
     def names(self) -> tuple[str, ...]:
         """Return the names of the scenes, sorted. Raises FileMissingError when there is none."""
