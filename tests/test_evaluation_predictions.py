@@ -51,7 +51,7 @@ def write_hort(folder: Path, name: str, truth: GroundTruth) -> None:
     obj = (truth.object_vertices, truth.object_faces)
     if truth.side == "left":
         hand, obj = mirrored(*hand), mirrored(*obj)
-    points = trimesh.sample.sample_surface(trimesh.Trimesh(*obj, process=False), 6000, seed=0)[0]
+    points = trimesh.sample.sample_surface(trimesh.Trimesh(*obj, process=False), 4000, seed=0)[0]
     palm, shift = hand[0].mean(0), np.array([0.01, 0.02, -0.03])
     (folder / f"{name}.obj").write_text(trimesh.Trimesh(*hand, process=False).export(file_type="obj"))
     document = {

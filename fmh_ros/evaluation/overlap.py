@@ -19,7 +19,7 @@ from fmh_ros.evaluation.types import FloatArray, IntArray
 #: Pitch of the voxels that the literature counts (GraspingField and those after it), metres.
 VOXEL_PITCH_M = 0.005
 #: Cells that the exact volume begins and ends with, metres.
-FIRST_CELL_M, LAST_CELL_M = 0.008, 0.001
+FIRST_CELL_M, LAST_CELL_M = 0.008, 0.002
 #: Points on the hand, besides its vertices, whose depth in the object is looked at, and their seed.
 DEPTH_SAMPLES, DEPTH_SEED = 10_000, 0
 
@@ -126,10 +126,24 @@ def _shares(hand: Solid, obj: Solid, centres: FloatArray, edge: float) -> FloatA
     """
     if not len(centres):
         return np.zeros(0)
-    nearest = [solid.queries.nearest(centres) for solid in (hand, obj)]
-    a, b = (np.clip(0.5 - found.signed_distance / edge, 0, 1) for found in nearest)
-    ways = [(centres - found.point) * np.sign(found.signed_distance)[:, None] for found in nearest]
-    lengths = [np.maximum(np.linalg.norm(way, axis=1), 1e-12) for way in ways]
-    cosine = (ways[0] * ways[1]).sum(1) / (lengths[0] * lengths[1])
+    result = np.zeros(len(centres))
+    found = obj.queries.nearest(centres)
+    some = found.signed_distance < edge / 2
+    if not some.any():
+        return result
+    a, outward = _share(centres[some], found.signed_distance[some], found.point[some], edge)
+    found = hand.queries.nearest(centres[some])
+    b, other = _share(centres[some], found.signed_distance, found.point, edge)
+    cosine = (outward * other).sum(1)
     extreme = np.where(cosine < 0, np.maximum(a + b - 1, 0), np.minimum(a, b))
-    return np.asarray(a * b + np.abs(cosine) * (extreme - a * b))
+    result[some] = a * b + np.abs(cosine) * (extreme - a * b)
+    return result
+
+
+def _share(
+    centres: FloatArray, distance: FloatArray, nearest: FloatArray, edge: float
+) -> tuple[FloatArray, FloatArray]:
+    """Return the share (N,) of each cell behind the plane at its nearest point, and the plane's outward normal."""
+    way = (centres - nearest) * np.sign(distance)[:, None]
+    length = np.maximum(np.linalg.norm(way, axis=1, keepdims=True), 1e-12)
+    return np.clip(0.5 - distance / edge, 0, 1), way / length

@@ -83,7 +83,7 @@ def summarise(samples: Sequence[SampleMetrics], failures: Sequence[Failure] = ()
     for name in metric_names():
         values = finite([getattr(sample, name) for sample in samples])
         if len(values):
-            metrics[name] = _metric(values, seed)
+            metrics[name] = describe(values, seed)
     return Summary(
         attempted,
         len(samples),
@@ -108,7 +108,7 @@ def paired_difference(
     if not len(known):
         return None
     difference = known[:, 1] - known[:, 0]
-    return PairedDifference(len(known), _metric(difference, seed).mean, float((difference < 0).mean()))
+    return PairedDifference(len(known), describe(difference, seed).mean, float((difference < 0).mean()))
 
 
 def wilson(successes: int, attempts: int) -> Interval:
@@ -122,7 +122,8 @@ def wilson(successes: int, attempts: int) -> Interval:
     return Interval(share, max(0.0, float(middle - half)), min(1.0, float(middle + half)))
 
 
-def _metric(values: FloatArray, seed: int) -> MetricSummary:
+def describe(values: FloatArray, seed: int = SEED) -> MetricSummary:
+    """Return mean and median of values (N,), one or more, with their percentile bootstrap intervals."""
     drawn = values[np.random.default_rng(seed).integers(0, len(values), (RESAMPLES, len(values)))]
     bounds = [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2]
     mean, median = (
