@@ -40,10 +40,14 @@ def contact_sheet(source: SceneSource, records: Sequence[SampleRecord], folders:
     rows = [_row(source, record, folders) for record in sorted(records, key=lambda r: r.key.scene)]
     height, width = CAPTION + PANEL + GAP, len(PANELS) * PANEL + GAP
     lines = -(-len(rows) // ACROSS)
-    sheet = np.full((lines * height, ACROSS * width, 3), 255, np.uint8)
+    sheet = np.full((CAPTION + lines * height, ACROSS * width, 3), 255, np.uint8)
+    for index in range(ACROSS * len(PANELS)):
+        column, panel = divmod(index, len(PANELS))
+        write_text(sheet, PANELS[panel], (column * width + panel * PANEL + 4, 3), 13, (120, 124, 132))
     for index, row in enumerate(rows):
         line, column = divmod(index, ACROSS)
-        sheet[line * height : line * height + row.shape[0], column * width : column * width + row.shape[1]] = row
+        top, left = CAPTION + line * height, column * width
+        sheet[top : top + row.shape[0], left : left + row.shape[1]] = row
     stream = io.BytesIO()
     Pillow.fromarray(sheet).save(stream, "JPEG", quality=88)
     return stream.getvalue()

@@ -15,6 +15,7 @@ from fmh_ros.benchmark.statistics import Estimate, Results
 from fmh_ros.benchmark.tables import CHAMFER, F10, label, occlusion_bins
 from fmh_ros.benchmark.variants import BUDGETS
 from fmh_ros.core.errors import ModelMissingError
+from fmh_ros.evaluation.calibration import BINS
 
 #: Of the full method, and of what it is compared with.
 COLOURS = ("#2f6db5", "#d98c3f", "#7a9e4b", "#8c6bb1")
@@ -57,7 +58,7 @@ def differences_plot(table: Table) -> bytes:
         axis.plot(found.value, place, "o", color=COLOURS[0])
     axis.axvline(0, color="black", lw=1)
     axis.set_yticks(range(len(rows)), [name for name, _ in reversed(rows)])
-    axis.set_xlabel("Chamfer distance minus that of the full method, cm$^2$ (right: worse)")
+    axis.set_xlabel("Chamfer distance more than the full method, cm$^2$")
     return png(figure)
 
 
@@ -75,7 +76,7 @@ def occlusion_plot(results: Results, cues: str) -> bytes | None:
             axis.scatter(hidden, [r.value(metric) for r in chosen.records], s=9, alpha=0.45, color=colour)
             places = [chosen.where(lambda r, s=s: r.key.scene in s).records for _, s in bins]  # type: ignore[misc]
             at = [float(np.mean([float(r.attributes["occlusion"]) for r in records])) for records in places]
-            means = [Results(records).estimate(metric) for records in places]
+            means = [Results(records).mean(metric) for records in places]
             _band(axis, at, means, colour, label(name))
     axes[0].set_yscale("log")
     axes[0].set_ylabel("Chamfer distance, cm$^2$")
@@ -94,7 +95,7 @@ def budget_plot(results: Results, cues: str) -> bytes | None:
     figure, (axis,) = new_figure(6.4, 3.8)
     for name in names:
         chosen = results.select(name, cues)
-        time, error = chosen.estimate("seconds", np.median), chosen.estimate(CHAMFER)
+        time, error = chosen.median("seconds"), chosen.mean(CHAMFER)
         colour = COLOURS[1 if name.startswith("samples") else 0]
         if math.isfinite(error.low):
             axis.plot([time.value] * 2, [error.low, error.high], color=colour, lw=1.5)
@@ -105,21 +106,21 @@ def budget_plot(results: Results, cues: str) -> bytes | None:
     return png(figure)
 
 
-def calibration_plot(results: Results, cues: str, bins: int = 5) -> bytes | None:
+def calibration_plot(results: Results, cues: str) -> bytes | None:
     """Reliability: the error of samples of each score, and how it falls."""
-    records = [r for r in results.select("default", cues).records if r.done and math.isfinite(r.value(CHAMFER))]
-    if len(records) < 2 * bins:
+    chosen = results.select("default", cues)
+    if chosen.calibration(CHAMFER) is None:
         return None
-    ordered = sorted(records, key=lambda r: r.value("score"))
+    ordered = sorted((r for r in chosen.records if r.done), key=lambda r: r.value("score"))
+    parts = [Results(tuple(ordered[i] for i in part)) for part in np.array_split(np.arange(len(ordered)), BINS)]
+    parts = [part for part in parts if part.records]
     figure, axes = new_figure(9.0, 3.4, 2)
     for axis, metric, text in zip(axes, (CHAMFER, F10), ("Chamfer distance, cm$^2$", "F-score at 10 mm"), strict=True):
         axis.scatter(
             [r.value("score") for r in ordered], [r.value(metric) for r in ordered], s=9, alpha=0.5, color=COLOURS[0]
         )
-        parts = np.array_split(np.arange(len(ordered)), bins)
-        at = [float(np.mean([ordered[i].value("score") for i in part])) for part in parts]
-        scenes = [Results(tuple(ordered[i] for i in part)).estimate(metric) for part in parts]
-        _band(axis, at, scenes, COLOURS[1], f"mean of each of {bins} equal parts")
+        at = [float(np.mean([r.value("score") for r in part.records])) for part in parts]
+        _band(axis, at, [part.mean(metric) for part in parts], COLOURS[1], f"mean of each of {BINS} equal parts")
         axis.set_xlabel("score")
         axis.set_ylabel(text)
     axes[0].set_yscale("log")

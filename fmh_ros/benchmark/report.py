@@ -15,10 +15,11 @@ from fmh_ros.benchmark.contact_sheet import contact_sheet
 from fmh_ros.benchmark.results import SampleRecord, read_records
 from fmh_ros.benchmark.run import SceneSource
 from fmh_ros.benchmark.sheets import Table, document
-from fmh_ros.benchmark.statistics import RESAMPLES, Results
+from fmh_ros.benchmark.statistics import Results
 from fmh_ros.benchmark.targets import targets_table
 from fmh_ros.benchmark.types import parse_cues
 from fmh_ros.core.errors import OutputError, UsageError
+from fmh_ros.evaluation.summary import RESAMPLES
 
 PAGE, SHEET = "README.md", "main-contact_sheet.jpg"
 
@@ -118,8 +119,7 @@ def _pictures(results: Results, cues: str, found: Sequence[Table]) -> dict[str, 
     made["difficulty-occlusion.png"] = plots.occlusion_plot(results, cues)
     made["budget.png"] = plots.budget_plot(results, cues)
     for each in results.names("cues"):
-        kind = "-".join(part.partition("=")[2] for part in each.split(","))
-        made[f"calibration-{kind}.png"] = plots.calibration_plot(results, each)
+        made[f"calibration-{tables.cue_label(each).replace('=', '-')}.png"] = plots.calibration_plot(results, each)
     return {name: content for name, content in made.items() if content is not None}
 
 

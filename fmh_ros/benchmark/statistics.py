@@ -10,21 +10,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
-from scipy import stats
 
 from fmh_ros.benchmark.results import SampleRecord
-
-FloatArray = NDArray[np.float64]
-#: A mean, median or the like: of an array, or of its rows with ``axis=1``.
-Statistic = Callable[..., Any]
-#: Quantiles that bound every interval (95 %), how many times the scenes are drawn, and with which seed.
-TAILS = (0.025, 0.975)
-RESAMPLES = 4000
-SEED = 0
+from fmh_ros.evaluation.calibration import Calibration, calibrate
+from fmh_ros.evaluation.sample import SampleMetrics
+from fmh_ros.evaluation.summary import Interval, describe
 
 
 @dataclass(frozen=True)
@@ -37,36 +30,24 @@ class Estimate:
     count: int
 
 
-def estimate(values: Iterable[float], statistic: Statistic = np.mean) -> Estimate:
-    """Return a statistic of one value per scene with its percentile bootstrap interval; NaN values are left out."""
+def mean(values: Iterable[float]) -> Estimate:
+    """Return the mean of one value per scene; NaN values are left out."""
+    return _estimate(values, "mean")
+
+
+def median(values: Iterable[float]) -> Estimate:
+    """Return the median of one value per scene; NaN values are left out."""
+    return _estimate(values, "median")
+
+
+def _estimate(values: Iterable[float], statistic: Literal["mean", "median"]) -> Estimate:
     known = np.array([value for value in values if math.isfinite(value)], np.float64)
     if not len(known):
         return Estimate(math.nan, math.nan, math.nan, 0)
-    value = float(statistic(known))
+    found: Interval = getattr(describe(known), statistic)
     if len(known) < 2:
-        return Estimate(value, math.nan, math.nan, len(known))
-    drawn = np.random.default_rng(SEED).choice(known, (RESAMPLES, len(known)))
-    low, high = np.quantile(statistic(drawn, axis=1), TAILS)
-    return Estimate(value, float(low), float(high), len(known))
-
-
-def rank_correlation(a: Iterable[float], b: Iterable[float]) -> Estimate:
-    """Return Spearman's correlation of pairs with its bootstrap interval; pairs with a NaN are left out."""
-    pairs = np.array([(x, y) for x, y in zip(a, b, strict=True) if math.isfinite(x) and math.isfinite(y)])
-    if len(pairs) < 3:
-        return Estimate(math.nan, math.nan, math.nan, len(pairs))
-    rng = np.random.default_rng(SEED)
-    value = _spearman(pairs)
-    drawn = [_spearman(pairs[rng.integers(len(pairs), size=len(pairs))]) for _ in range(RESAMPLES // 4)]
-    low, high = np.nanquantile(drawn, TAILS)
-    return Estimate(value, float(low), float(high), len(pairs))
-
-
-def _spearman(pairs: FloatArray) -> float:
-    a, b = (stats.rankdata(pairs[:, k]) for k in (0, 1))
-    if np.ptp(a) == 0 or np.ptp(b) == 0:
-        return math.nan
-    return float(np.corrcoef(a, b)[0, 1])
+        return Estimate(found.value, math.nan, math.nan, len(known))
+    return Estimate(found.value, found.low, found.high, len(known))
 
 
 @dataclass(frozen=True)
@@ -104,18 +85,27 @@ class Results:
                 found.setdefault(record.key.scene, []).append(value)
         return {scene: float(np.mean(values)) for scene, values in found.items()}
 
-    def estimate(self, metric: str, statistic: Statistic = np.mean) -> Estimate:
-        """Return a metric's statistic over scenes."""
-        return estimate(self.per_scene(metric).values(), statistic)
+    def mean(self, metric: str) -> Estimate:
+        """Return a metric's mean over scenes."""
+        return mean(self.per_scene(metric).values())
+
+    def median(self, metric: str) -> Estimate:
+        """Return a metric's median over scenes."""
+        return median(self.per_scene(metric).values())
+
+    def calibration(self, error: str) -> Calibration | None:
+        """Return how the score of each sample with a result goes with its error, None for too few."""
+        done = [record for record in self.records if record.done]
+        return calibrate([SampleMetrics.from_json(dict(record.metrics)) for record in done], error)
 
     def rate(self) -> Estimate:
         """Return the reconstruction rate: the share of inputs with a result, whatever its quality."""
         found: dict[str, list[float]] = {}
         for record in self.records:
             found.setdefault(record.key.scene, []).append(float(record.done))
-        return estimate(float(np.mean(values)) for values in found.values())
+        return mean(float(np.mean(values)) for values in found.values())
 
     def against(self, other: Results, metric: str) -> Estimate:
         """Return the mean over scenes of this minus the other's metric, on scenes that both have."""
         own, others = self.per_scene(metric), other.per_scene(metric)
-        return estimate(own[scene] - others[scene] for scene in sorted(own) if scene in others)
+        return mean(own[scene] - others[scene] for scene in sorted(own) if scene in others)

@@ -12,23 +12,29 @@ import numpy as np
 from fmh_ros.benchmark import literature
 from fmh_ros.benchmark.results import SampleRecord
 from fmh_ros.benchmark.sheets import Column, Table, Value
-from fmh_ros.benchmark.statistics import Estimate, Results, estimate, rank_correlation
+from fmh_ros.benchmark.statistics import Estimate, Results, mean
+from fmh_ros.benchmark.types import CUE_PRESETS
 from fmh_ros.benchmark.variants import BASELINES, BUDGETS, LOSSES, PHASES, variant
+from fmh_ros.evaluation.calibration import BINS, GOOD_F10
 
 CHAMFER, OVERLAP, F5, F10 = "chamfer_cm2", "intersection_voxel_cm3", "f5", "f10"
 #: Mean distance of the hand's joints as they stand in the camera frame.
 JOINTS = "mpjpe_camera_mm"
-#: Upper ends of the bins of occlusion, and how many bins of equal size the score is divided into.
+#: Upper ends of the bins of occlusion.
 OCCLUSIONS = (0.2, 0.35, 0.5, 1.0)
-SCORE_BINS = 4
 
-PAIRED = "Differences are paired by scene, to the full method on the same scenes and cues; "
-INTERVALS = "brackets hold 95 % bootstrap intervals over scenes."
+PAIRED = "Differences are paired by scene, to the full method on the same scenes and cues. "
+INTERVALS = "Brackets hold 95 % bootstrap intervals over scenes."
 
 
 def label(name: str) -> str:
     """Return how a variant is called in tables."""
     return variant(name).label
+
+
+def cue_label(name: str) -> str:
+    """Return the short name of a choice of cues, its own where it has none."""
+    return next((short for short, choice in CUE_PRESETS.items() if choice.name == name), name)
 
 
 def main_table(results: Results) -> Table | None:
@@ -41,19 +47,19 @@ def main_table(results: Results) -> Table | None:
                 continue
             rows.append(
                 (
-                    cues,
+                    cue_label(cues),
                     label(name),
                     len(chosen.names("scene")),
                     chosen.rate().value,
-                    chosen.estimate(CHAMFER),
-                    chosen.estimate(CHAMFER, np.median),
-                    chosen.estimate(F5).value,
-                    chosen.estimate(F10),
-                    chosen.estimate(OVERLAP),
-                    chosen.estimate("scale_error", np.median).value,
-                    chosen.estimate(JOINTS).value,
-                    chosen.estimate("pa_mpjpe_mm").value,
-                    chosen.estimate("seconds", np.median).value,
+                    chosen.mean(CHAMFER),
+                    chosen.median(CHAMFER),
+                    chosen.mean(F5).value,
+                    chosen.mean(F10),
+                    chosen.mean(OVERLAP),
+                    chosen.median("scale_error").value,
+                    chosen.mean(JOINTS).value,
+                    chosen.mean("pa_mpjpe_mm").value,
+                    chosen.median("seconds").value,
                 )
             )
     columns = (
@@ -72,7 +78,7 @@ def main_table(results: Results) -> Table | None:
         Column("time median, s", 1),
     )
     note = (
-        "R.R.: share of inputs with a result. CD: Chamfer distance with hands aligned. Accuracy is of successes only; "
+        "R.R.: share of inputs with a result. CD: Chamfer distance with hands aligned. Accuracy is of successes only. "
     )
     return Table("main", "Accuracy", columns, tuple(rows), note + INTERVALS) if rows else None
 
@@ -93,11 +99,11 @@ def _compared(
     for name in ("default", *present):
         chosen = results.select(name, cues)
         differs = name != "default"
-        row: list[Value] = [label(name), len(chosen.names("scene")), chosen.rate().value, chosen.estimate(CHAMFER)]
-        row += [chosen.against(full, CHAMFER) if differs else None, chosen.estimate(CHAMFER, np.median).value]
-        row += [chosen.estimate(F10).value, chosen.against(full, F10) if differs else None]
-        row += [chosen.estimate(OVERLAP).value, chosen.against(full, OVERLAP) if differs else None]
-        row += [chosen.estimate(metric, np.median).value for metric in (more or {}).values()]
+        row: list[Value] = [label(name), len(chosen.names("scene")), chosen.rate().value, chosen.mean(CHAMFER)]
+        row += [chosen.against(full, CHAMFER) if differs else None, chosen.median(CHAMFER).value]
+        row += [chosen.mean(F10).value, chosen.against(full, F10) if differs else None]
+        row += [chosen.mean(OVERLAP).value, chosen.against(full, OVERLAP) if differs else None]
+        row += [chosen.median(metric).value for metric in (more or {}).values()]
         if published is not None:
             told = published.get(name, literature.PHASES["default"] if name == "default" else None)
             row += [told.chamfer, told.intersection, told.rate] if told else [None, None, None]
@@ -114,14 +120,14 @@ def _compared(
 def phases_table(results: Results, cues: str) -> Table | None:
     """The paper's Table 2: the method without its parts."""
     found = _compared(results, cues, PHASES, literature.PHASES)
-    note = f"Cues: {cues}. {PAIRED}{INTERVALS} {literature.PROTOCOL}"
+    note = f"Cues: {cue_label(cues)}. {PAIRED}{INTERVALS} {literature.PROTOCOL}"
     return Table("phases", "What each phase is worth", *found, note) if found else None
 
 
 def losses_table(results: Results, cues: str) -> Table | None:
     """The paper's Table 3: the method without each loss term."""
     found = _compared(results, cues, LOSSES, literature.LOSSES)
-    note = f"Cues: {cues}. {PAIRED}{INTERVALS} {literature.PROTOCOL}"
+    note = f"Cues: {cue_label(cues)}. {PAIRED}{INTERVALS} {literature.PROTOCOL}"
     return Table("losses", "What each loss term is worth", *found, note) if found else None
 
 
@@ -129,8 +135,8 @@ def baselines_table(results: Results, cues: str) -> Table | None:
     """Other ways to get a result."""
     found = _compared(results, cues, BASELINES)
     note = (
-        f"Cues: {cues}. {PAIRED}{INTERVALS} All have the same cues, hand fit and generator. ICP: the finished unguided "
-        "shape is registered to the visible points, pose and scale. Poses only: in EasyHOI's manner the shape is "
+        f"Cues: {cue_label(cues)}. {PAIRED}{INTERVALS} "
+        "All have the same cues, hand fit and generator. ICP: the finished unguided shape is registered to the visible points, pose and scale. Poses only: in EasyHOI's manner the shape is "
         "generated first, then the same losses move hand and object for as many iterations."
     )
     return Table("baselines", "Baselines", *found, note) if found else None
@@ -139,14 +145,14 @@ def baselines_table(results: Results, cues: str) -> Table | None:
 def budget_table(results: Results, cues: str) -> Table | None:
     """Accuracy against time."""
     found = _compared(results, cues, ("unguided", *BUDGETS), None, {"time median, s": "seconds"})
-    note = f"Cues: {cues}. {PAIRED}{INTERVALS} Best of K: the sample with the best score is kept."
+    note = f"Cues: {cue_label(cues)}. {PAIRED}{INTERVALS} Best of K: the sample with the best score is kept."
     return Table("budget", "Accuracy against time", *found, note) if found else None
 
 
 def stages_table(results: Results) -> Table | None:
     """The full method from cues that are exact but for one stage."""
     full = results.select("default")
-    exact = "hand=true,masks=true,depth=exact,camera=true"
+    exact = CUE_PRESETS["true"].name
     base = full.select(cues=exact)
     others = [cues for cues in full.names("cues") if cues != exact]
     if not base.records or not others:
@@ -162,10 +168,10 @@ def stages_table(results: Results) -> Table | None:
                 _changed(cues, exact) or "all exact",
                 len(chosen.names("scene")),
                 chosen.rate().value,
-                *(chosen.estimate(metric).value for metric in (CHAMFER, F10, JOINTS)),
+                *(chosen.mean(metric).value for metric in (CHAMFER, F10, JOINTS)),
                 *paired,
-                chosen.estimate("cue_object_mask_iou").value,
-                chosen.estimate("cue_landmark_error").value,
+                chosen.mean("cue_object_mask_iou").value,
+                chosen.mean("cue_landmark_error").value,
             )
         )
     columns = (
@@ -174,7 +180,7 @@ def stages_table(results: Results) -> Table | None:
         *(Column("CD difference"), Column("F10 difference", 3), Column("MPJPE difference", 1)),
         *(Column("object mask IoU", 3), Column("landmark error, share of hand", 3)),
     )
-    note = "Full method. Differences are to exact cues, paired by scene; " + INTERVALS
+    note = "Full method. Differences are to exact cues, paired by scene. " + INTERVALS
     return Table("stages", "Where accuracy is lost", columns, tuple(rows), note)
 
 
@@ -196,10 +202,10 @@ def difficulty_table(results: Results, cues: str) -> Table | None:
                 name,
                 len(scenes),
                 own.rate().value,
-                own.estimate(CHAMFER),
-                own.estimate(CHAMFER, np.median).value,
-                own.estimate(F10).value,
-                plain.estimate(CHAMFER).value if plain.records else None,
+                own.mean(CHAMFER),
+                own.median(CHAMFER).value,
+                own.mean(F10).value,
+                plain.mean(CHAMFER).value if plain.records else None,
                 own.against(plain, CHAMFER) if plain.records else None,
             )
         )
@@ -208,7 +214,7 @@ def difficulty_table(results: Results, cues: str) -> Table | None:
         *(Column("CD median, cm2"), Column("F10", 3)),
         *(Column("unguided: CD mean, cm2"), Column("CD, full minus unguided")),
     )
-    note = f"Cues: {cues}. Hidden: share of the object's outline behind hand and forearm. {INTERVALS}"
+    note = f"Cues: {cue_label(cues)}. Hidden: share of the object's outline behind hand and forearm. {INTERVALS}"
     return Table("difficulty", "Accuracy against occlusion, size and shape", columns, tuple(rows), note)
 
 
@@ -217,7 +223,7 @@ def occlusion_bins(records: Sequence[SampleRecord]) -> dict[str, set[str]]:
     found: dict[str, set[str]] = {}
     low = 0.0
     for high in OCCLUSIONS:
-        name = f"{low:.0%} to {high:.0%} hidden" if high < 1 else f"more than {low:.0%} hidden"
+        name = f"{100 * low:.0f} to {100 * high:.0f} % hidden" if high < 1 else f"more than {100 * low:.0f} % hidden"
         found[name] = {
             r.key.scene for r in records if low <= float(r.attributes.get("occlusion", -1)) < (high + (high == 1.0))
         }
@@ -248,10 +254,10 @@ def seeds_table(results: Results) -> Table | None:
             seeds = chosen.names("seed")
             if len(seeds) < 2:
                 continue
-            means = [chosen.select(seed=int(seed)).estimate(CHAMFER).value for seed in seeds]
+            means = [chosen.select(seed=int(seed)).mean(CHAMFER).value for seed in seeds]
             rows.append(
                 (
-                    cues,
+                    cue_label(cues),
                     label(name),
                     len(seeds),
                     *(float(f(means)) for f in (np.mean, np.min, np.max)),
@@ -265,7 +271,7 @@ def seeds_table(results: Results) -> Table | None:
         *(Column("of the best seed"), Column("of the worst seed"), Column("CD deviation within a scene")),
         *(Column("F10 deviation within a scene", 3), Column("CD deviation between scenes")),
     )
-    note = "Deviation within a scene: standard deviation over seeds, mean over scenes; " + INTERVALS
+    note = "Deviation within a scene: standard deviation over seeds, mean over scenes. " + INTERVALS
     return Table("seeds", "Spread over seeds", columns, tuple(rows), note) if rows else None
 
 
@@ -274,7 +280,7 @@ def _spread(results: Results, metric: str) -> Estimate:
     for record in results.records:
         if record.done and math.isfinite(record.value(metric)):
             found.setdefault(record.key.scene, []).append(record.value(metric))
-    return estimate(float(np.std(values, ddof=1)) for values in found.values() if len(values) > 1)
+    return mean(float(np.std(values, ddof=1)) for values in found.values() if len(values) > 1)
 
 
 def calibration_table(results: Results) -> Table | None:
@@ -282,24 +288,22 @@ def calibration_table(results: Results) -> Table | None:
     rows: list[tuple[Value, ...]] = []
     for cues in results.names("cues"):
         for name in ("default", "unguided"):
-            records = [r for r in results.select(name, cues).records if r.done]
-            if len(records) < 2 * SCORE_BINS:
-                continue
-            score, error = [r.value("score") for r in records], [r.value(CHAMFER) for r in records]
-            rows.append((cues, label(name), rank_correlation(score, [-e for e in error]), *_by_score(records)))
+            found = results.select(name, cues).calibration(CHAMFER)
+            if found is not None:
+                correlation = Estimate(found.spearman, found.low, found.high, found.count)
+                row = (cue_label(cues), label(name), found.count, correlation)
+                rows.append((*row, *(each.error_median for each in found.bins), *(each.good for each in found.bins)))
+    parts = ("lowest", *(("second", "third", "fourth")[k] for k in range(BINS - 2)), "highest")
     columns = (
-        *(Column("cues"), Column("variant"), Column("rank correlation")),
-        *(Column(f"CD median, {part} of scores") for part in ("lowest quarter", "second", "third", "highest quarter")),
+        *(Column("cues"), Column("variant"), Column("samples"), Column("rank correlation")),
+        *(Column(f"CD median, {part} fifth of scores") for part in parts),
+        *(Column(f"good, {part} fifth") for part in parts),
     )
-    note = "Spearman's correlation of score and negative Chamfer distance over samples: 1 is a perfect order."
+    note = (
+        "Spearman's correlation of score and negative Chamfer distance over samples: 1 is a perfect order. Good: share "
+        f"with an F-score at 10 mm of at least {GOOD_F10}."
+    )
     return Table("calibration", "What the score is worth", columns, tuple(rows), note) if rows else None
-
-
-def _by_score(records: Sequence[SampleRecord]) -> list[float]:
-    """Return the median Chamfer distance in each of SCORE_BINS bins of equal size, from low to high score."""
-    ordered = sorted(records, key=lambda r: r.value("score"))
-    parts = np.array_split(np.arange(len(ordered)), SCORE_BINS)
-    return [float(np.nanmedian([ordered[i].value(CHAMFER) for i in part])) for part in parts]
 
 
 def literature_table(results: Results) -> Table:
@@ -311,8 +315,15 @@ def literature_table(results: Results) -> Table:
         for name in ("default", "paper"):
             chosen = results.select(name, cues)
             if chosen.records:
-                figures = (chosen.estimate(metric).value for metric in (F5, F10, CHAMFER, OVERLAP))
-                rows.append((f"this project, {label(name)}", f"synthetic, {cues}", *figures, chosen.rate().value))
+                figures = (chosen.mean(metric).value for metric in (F5, F10, CHAMFER, OVERLAP))
+                rows.append(
+                    (
+                        f"this project, {label(name)}",
+                        f"synthetic, {cue_label(cues)} cues",
+                        *figures,
+                        chosen.rate().value,
+                    )
+                )
     columns = (
         *(Column("method"), Column("data"), Column("F5", 3), Column("F10", 3)),
         *(Column("CD, cm2"), Column("I.V., cm3"), Column("R.R.")),
@@ -323,7 +334,9 @@ def literature_table(results: Results) -> Table:
 def failures_table(results: Results) -> Table | None:
     """What failed, by error."""
     found = Counter(
-        (r.key.cues, r.key.variant, r.failure.kind, r.failure.code) for r in results.records if r.failure is not None
+        (cue_label(r.key.cues), r.key.variant, r.failure.kind, r.failure.code)
+        for r in results.records
+        if r.failure is not None
     )
     rows = tuple((*key, count) for key, count in sorted(found.items()))
     columns = (Column("cues"), Column("variant"), Column("error"), Column("code"), Column("samples"))

@@ -6,7 +6,7 @@ from __future__ import annotations
 import numpy as np
 
 from fmh_ros.benchmark.sheets import Column, Table, Value
-from fmh_ros.benchmark.statistics import Results, rank_correlation
+from fmh_ros.benchmark.statistics import Results
 from fmh_ros.benchmark.tables import CHAMFER, F10, OVERLAP
 from fmh_ros.benchmark.types import CUE_PRESETS
 
@@ -25,9 +25,9 @@ def _embedded(results: Results) -> list[tuple[Value, ...]]:
     full = results.select("default", cues)
     if not full.records:
         return []
-    done = [record for record in full.records if record.done]
-    score = rank_correlation([r.value("score") for r in done], [-r.value(CHAMFER) for r in done]).value
-    rate, overlap = full.rate().value, full.estimate(OVERLAP).value
+    calibration = full.calibration(CHAMFER)
+    score = float("nan") if calibration is None else calibration.spearman
+    rate, overlap = full.rate().value, full.mean(OVERLAP).value
     rows: list[tuple[Value, ...]] = [
         ("embedded cues: reconstruction rate", rate, f"at least {RATE}", _yes(rate >= RATE)),
         ("embedded cues: mean overlap, cm3", overlap, f"at most {OVERLAP_CM3:g}", _yes(overlap <= OVERLAP_CM3)),
@@ -45,7 +45,7 @@ def _exact(results: Results) -> list[tuple[Value, ...]]:
     full = results.select("default", CUE_PRESETS["true"].name)
     if not full.records:
         return []
-    scale, f10 = (full.estimate(metric, np.median).value for metric in ("scale_error", F10))
+    scale, f10 = (full.median(metric).value for metric in ("scale_error", F10))
     return [
         ("exact cues: median scale error of the object", scale, f"at most {SCALE}", _yes(scale <= SCALE)),
         ("exact cues: median F10", f10, f"at least {F10_LEAST}", _yes(f10 >= F10_LEAST)),
