@@ -138,6 +138,14 @@ def test_a_box_is_not_said_to_be_turned_by_a_half_turn() -> None:
     assert errors.translation_mm == pytest.approx(5.0, abs=0.1)
 
 
+def test_an_object_that_is_inside_out_is_registered_all_the_same() -> None:
+    vertices, faces = np.asarray(BOX.vertices), np.asarray(BOX.faces)
+    tilt = Rotation.from_rotvec([0.2, 0.1, -0.1])
+    source = make_surface(vertices @ tilt.as_matrix().T, faces[:, ::-1])
+    found = register_objects(source, make_surface(vertices, faces, seed=1)).T_target_source
+    assert np.allclose(found.rotation, tilt.as_matrix().T, atol=0.005)
+
+
 def test_symmetries_agree_with_trying_every_turn() -> None:
     rng = np.random.default_rng(0)
     axis = np.array([1.0, 2.0, -0.5]) / np.linalg.norm([1.0, 2.0, -0.5])

@@ -128,7 +128,15 @@ def test_the_alpha_shape_of_a_hollow_ball_is_solid_and_leaves_stray_points_out()
     assert trimesh.Trimesh(vertices, faces, process=False).volume > 0
     assert np.linalg.norm(vertices, axis=1).max() < 0.042
     with pytest.raises(EmptyShapeError, match="sparse"):
-        alpha_shape(surface[::200])
+        alpha_shape(surface[::1000])
+
+
+def test_a_ball_that_falls_in_between_the_points_is_followed_by_a_larger_one() -> None:
+    ball = trimesh.creation.icosphere(5, 0.04)
+    sparse = trimesh.sample.sample_surface(ball, 250, seed=0)[0]
+    assert volume_of(*alpha_shape(sparse)) == pytest.approx(4 / 3 * np.pi * 0.04**3, rel=0.1)
+    fallen_in = volume_of(*alpha_shape(sparse, (0.005,)))
+    assert fallen_in is None or fallen_in < 0.5 * 4 / 3 * np.pi * 0.04**3
 
 
 def test_a_dent_wider_than_the_ball_stays_open() -> None:

@@ -17,6 +17,7 @@ from scipy.spatial import cKDTree
 from scipy.spatial.transform import Rotation
 
 from fmh_ros.core.transforms import Similarity
+from fmh_ros.evaluation.overlap import signed_volume
 from fmh_ros.evaluation.types import FloatArray
 
 #: Points per surface that a start is tried with, and that the best ones are refined with.
@@ -70,7 +71,8 @@ def make_surface(
         return _surface(vertices[chosen], None)
     mesh = trimesh.Trimesh(vertices, faces, process=False)
     points, index = trimesh.sample.sample_surface(mesh, samples, seed=seed)
-    return _surface(np.asarray(points, np.float64), np.asarray(mesh.face_normals[index], np.float64))
+    outward = 1.0 if signed_volume(vertices, faces) >= 0 else -1.0
+    return _surface(np.asarray(points, np.float64), outward * np.asarray(mesh.face_normals[index], np.float64))
 
 
 def _surface(points: FloatArray, normals: FloatArray | None) -> Surface:

@@ -10,7 +10,7 @@ from typing import Any
 
 import fmh_ros
 from fmh_ros.core.errors import FileMissingError, FmhError, UsageError
-from fmh_ros.evaluation.alpha_shape import ALPHA_M
+from fmh_ros.evaluation.alpha_shape import ALPHAS_M
 from fmh_ros.evaluation.contact import CONTACT_MATCH_M
 from fmh_ros.evaluation.overlap import DEPTH_SAMPLES, LAST_CELL_M, VOXEL_PITCH_M
 from fmh_ros.evaluation.points import PREDICTION_SEED, SAMPLES, TRUTH_SEED
@@ -53,7 +53,7 @@ class Evaluation:
         }
 
 
-def settings() -> dict[str, float]:
+def settings() -> dict[str, float | list[float]]:
     """Return the numbers that the metrics depend on."""
     return {
         "points_per_object": SAMPLES,
@@ -63,7 +63,7 @@ def settings() -> dict[str, float]:
         "exact_cell_m": LAST_CELL_M,
         "depth_points": DEPTH_SAMPLES,
         "contact_match_m": CONTACT_MATCH_M,
-        "alpha_m": ALPHA_M,
+        "alphas_m": list(ALPHAS_M),
         "bootstrap_resamples": RESAMPLES,
         "bootstrap_seed": SEED,
     }
