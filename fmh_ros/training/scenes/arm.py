@@ -11,7 +11,7 @@ RING = 20
 
 
 def forearm(
-    rng: np.random.Generator, scale: float, sleeve_from: float
+    rng: np.random.Generator, scale: float, sleeve_from: float, reach: tuple[float, float] = (0.22, 0.34)
 ) -> tuple[FloatArray, NDArray[np.int64], FloatArray]:
     """Build a forearm that continues the rig's hand (hand frame, metres), bent at the wrist.
 
@@ -19,11 +19,12 @@ def forearm(
         rng: decides bend, build and length.
         scale: size of the hand relative to the rig.
         sleeve_from: distance behind the wrist at which the tube widens to a sleeve, metres; inf for a bare arm.
+        reach: shortest and longest length to draw, metres; more than a forearm's goes on straight to the shoulder.
 
     Returns:
         Vertices (V, 3), faces (F, 3) outward, and the distance behind the wrist of each vertex (V,), metres.
     """
-    length = rng.uniform(0.22, 0.34)
+    length = rng.uniform(*reach)
     along = np.sort(np.concatenate([np.linspace(-0.016, length, 16), sleeve_from + np.array([-1e-3, 1e-3])]))
     along = along[np.isfinite(along) & (along <= length)]
     t = np.clip(along / length, 0, 1)

@@ -140,27 +140,31 @@ def paste(rng: Rng, picture: Image, look: Image, mask: Mask) -> Image:
     return (picture * (1 - weight) + moved * weight).astype(np.float32)
 
 
-def photograph(rng: Rng, picture: Image) -> NDArray[np.uint8]:
-    """Take the picture: exposure, white balance, blur, low resolution, noise and JPEG."""
+def photograph(rng: Rng, picture: Image, faults: float = 1.0) -> NDArray[np.uint8]:
+    """Take the picture: exposure, white balance, blur, low resolution, noise and JPEG; ``faults`` : how bad, 0 to 1."""
     height, width = picture.shape[:2]
-    tint = 1 + rng.normal(0, 0.07, 3)
-    shot = np.clip(picture * tint * np.exp(rng.normal(0.05, 0.25)), 0, 1) ** np.exp(rng.normal(0, 0.2))
+    tint = 1 + rng.normal(0, 0.07 * faults, 3)
+    shot = np.clip(picture * tint * np.exp(rng.normal(0.05, 0.25 * faults)), 0, 1) ** np.exp(
+        rng.normal(0, 0.2 * faults)
+    )
     grey = shot.mean(-1, keepdims=True)
-    shot = grey + (shot - grey) * np.clip(rng.normal(1, 0.3), 0, 2)
-    shot = (0.5 + (shot - 0.5) * np.clip(rng.normal(1, 0.15), 0.5, 1.5)).astype(np.float32)
+    shot = grey + (shot - grey) * np.clip(rng.normal(1, 0.3 * faults), 0, 2)
+    shot = (0.5 + (shot - 0.5) * np.clip(rng.normal(1, 0.15 * faults), 0.5, 1.5)).astype(np.float32)
     kind = rng.random()
     if kind < 0.25:
-        share = rng.uniform(0.25, 0.8)
+        share = rng.uniform(1 - 0.75 * faults, 1 - 0.2 * faults)
         small = (max(int(width * share), 32), max(int(height * share), 32))
         shot = cv2.resize(cv2.resize(shot, small, interpolation=cv2.INTER_AREA), (width, height)).astype(np.float32)
     elif kind < 0.45:
-        shot = cv2.GaussianBlur(shot, (0, 0), float(rng.uniform(0.4, 1.4))).astype(np.float32)
+        shot = cv2.GaussianBlur(shot, (0, 0), float(rng.uniform(0.4, 0.4 + faults))).astype(np.float32)
     elif kind < 0.53:
         shot = cv2.filter2D(shot, -1, _motion_kernel(rng)).astype(np.float32)
-    noisy = shot + rng.normal(0, 1, shot.shape) * np.exp(rng.uniform(np.log(0.002), np.log(0.05)))
+    noisy = shot + rng.normal(0, 1, shot.shape) * np.exp(
+        rng.uniform(np.log(0.002), np.log(0.05 * faults + 0.002 * (1 - faults)))
+    )
     result = np.clip(noisy * 255, 0, 255).astype(np.uint8)
     if rng.random() < 0.5:
-        quality = [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(25, 95))]
+        quality = [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(95 - int(70 * faults), 95))]
         decoded = cv2.imdecode(cv2.imencode(".jpg", result, quality)[1], cv2.IMREAD_COLOR)
         result = np.asarray(decoded, np.uint8)
     return result

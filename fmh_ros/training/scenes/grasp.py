@@ -141,7 +141,7 @@ def _place_pen(rng: Rng, target: SceneObject, keypoints: FloatArray) -> tuple[Fl
     return rotation, pinch - held * direction
 
 
-def _preshape(rng: Rng, kind: str) -> tuple[FloatArray, FloatArray, float, float]:
+def preshape(rng: Rng, kind: str) -> tuple[FloatArray, FloatArray, float, float]:
     """Return initial and largest curl (5, 3), spread and opposition of a kind of grasp."""
     start = np.full((5, 3), rng.uniform(0.0, 0.15))
     limit = np.repeat(rng.uniform(0.6, 0.95, 5)[:, None], 3, 1)
@@ -167,8 +167,8 @@ def _deepest(rig: HandRig, owner: NDArray[np.int64], distance: FloatArray) -> Fl
 
 
 @dataclass
-class _Closer:
-    """The state of a closing hand."""
+class ClosingHand:
+    """A hand that closes; owner : (V,) bone that each vertex follows most; spread, opposition : see `HandRig.curl`."""
 
     rig: HandRig
     shape: HandShape
@@ -177,6 +177,7 @@ class _Closer:
     opposition: float
 
     def vertices(self, curl: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
+        """Return vertices (V, 3), keypoints (21, 3) and joint rotations (15, 3) at a curl (5, 3)."""
         rotations = self.rig.curl(curl, self.spread, self.opposition)
         return *pose_hand(self.rig, self.shape, rotations), rotations
 
@@ -210,23 +211,22 @@ def draw_grasp(rng: Rng, rig: HandRig, target: SceneObject, attempts: int = 8) -
     for _ in range(attempts * (3 if thin else 1)):
         weights = np.array([0.42, 0.28, 0.12, 0.1, 0.0]) if not thin else np.array([0.3, 0.15, 0.2, 0.0, 0.35])
         kind = str(rng.choice(KINDS, p=weights / weights.sum()))
-        start, limit, spread, opposition = _preshape(rng, kind)
-        closer = _Closer(rig, draw_hand_shape(rng), owner, spread, opposition)
+        start, limit, spread, opposition = preshape(rng, kind)
+        closer = ClosingHand(rig, draw_hand_shape(rng), owner, spread, opposition)
         vertices, keypoints, _ = closer.vertices(start)
         if kind == "pen":
             closed = closer.vertices(np.clip(start + 0.2, 0, 1))[1]
             rotation, translation = _place_pen(rng, target, closed)
         else:
             rotation, translation = _place_on_surface(rng, target, _palm_anchor(vertices, keypoints), kind)
-        grasp = _finish(rng, closer, kind, target, (rotation, translation), start, limit)
+        grasp = close_on(closer, kind, target, (rotation, translation), start, limit)
         if grasp is not None:
             return grasp
     return None
 
 
-def _finish(
-    rng: Rng,
-    closer: _Closer,
+def close_on(
+    closer: ClosingHand,
     kind: str,
     target: SceneObject,
     pose: tuple[FloatArray, FloatArray],

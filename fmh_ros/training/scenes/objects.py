@@ -122,13 +122,18 @@ def mesh_object(path: Path) -> SceneObject:
     mesh = trimesh.load_mesh(path)
     mesh.merge_vertices()
     mesh.apply_translation(-mesh.bounds.mean(0))
+    return scene_object(path.stem, mesh)
+
+
+def scene_object(name: str, mesh: trimesh.Trimesh) -> SceneObject:
+    """Turn a closed metric mesh with outward winding into a scene object; its coordinates become the object's frame."""
     queries = MeshQueries(mesh.vertices, mesh.faces)
 
     def distance(points: Points) -> NDArray[np.float64]:
         return queries.nearest(points).signed_distance
 
     return SceneObject(
-        path.stem,
+        name,
         distance,
         mesh.vertices.astype(np.float32),
         mesh.vertex_normals.astype(np.float32),

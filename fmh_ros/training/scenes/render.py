@@ -62,11 +62,16 @@ class Buffers:
     lights: FloatArray
 
 
-def scene_parts(rng: Rng, rig: HandRig, grasp: Grasp, *, with_object: bool = True) -> list[Part]:
-    """Return the surfaces of a grasp: hand, forearm (bare or sleeved) and, when wanted and held, the object."""
+def scene_parts(
+    rng: Rng, rig: HandRig, grasp: Grasp, *, with_object: bool = True, arm_reach: tuple[float, float] = (0.22, 0.34)
+) -> list[Part]:
+    """Return the surfaces of a grasp: hand, forearm (bare or sleeved) and, when wanted and held, the object.
+
+    arm_reach : shortest and longest arm to draw, metres.
+    """
     hand = Part(HAND, grasp.vertices, vertex_normals(grasp.vertices, rig.faces), rig.faces, rig.vertices)
     sleeve_from = float(rng.uniform(-0.01, 0.18)) if rng.random() < 0.55 else np.inf
-    vertices, faces, along = forearm(rng, grasp.shape.scale, sleeve_from)
+    vertices, faces, along = forearm(rng, grasp.shape.scale, sleeve_from, arm_reach)
     normals = vertex_normals(vertices, faces)
     surface = np.stack([-along, vertices[:, 1], vertices[:, 2]], 1)
     parts = [hand]
@@ -146,6 +151,13 @@ class Scene:
             solo[1].reshape(shape),
             lights @ T_camera_hand.rotation.T,
         )
+
+    def shadowed(
+        self, points: NDArray[np.floating], direction: NDArray[np.floating], reach: float
+    ) -> NDArray[np.bool_]:
+        """Whether the scene stands between points (N, 3) and a lamp in a direction (3,), within ``reach`` metres."""
+        towards = np.broadcast_to(direction, np.shape(points))
+        return np.isfinite(self._all.distances(points, towards, reach))
 
     def _light(
         self, rng: Rng, inverse: Similarity, points: FloatArray, normal: FloatArray, shading: bool
