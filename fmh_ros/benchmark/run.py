@@ -55,7 +55,8 @@ class Plan:
     """What to run.
 
     seeds : each variant runs with seeds 0 to seeds - 1. shard : (k, n), the k-th of n equal parts of the scenes, k
-    from 1. retry : run again what failed before.
+    from 1. retry : run again what failed before. object_aligned : measure with the object itself aligned too, several
+    seconds a sample.
     """
 
     out: Path
@@ -65,6 +66,7 @@ class Plan:
     shard: tuple[int, int] = (1, 1)
     retry: bool = False
     profile: str = "embedded"
+    object_aligned: bool = True
 
     def samples(self) -> Iterator[tuple[CueChoice, Variant, int]]:
         """Yield what is done with each scene. First seeds come first, so that an early end leaves whole tables."""
@@ -123,7 +125,7 @@ def run_plan(
                 attributes={} if isinstance(scene, FmhError) else scene.attributes.to_json(),
                 started=datetime.now(timezone.utc).isoformat(timespec="seconds"),
             )
-            record, files = _run_sample(scene, blank, cues, variant, stages)
+            record, files = _run_sample(scene, blank, cues, variant, stages, plan)
             store(plan.out, record, files)
             made, failed = made + 1, failed + (not record.done)
             report(_line(record))
@@ -188,14 +190,21 @@ def _is_done(plan: Plan, name: str, digest: str, cues: CueChoice, variant: Varia
 
 
 def _run_sample(
-    scene: BenchmarkScene | FmhError, blank: SampleRecord, choice: CueChoice, variant: Variant, stages: Stages
+    scene: BenchmarkScene | FmhError,
+    blank: SampleRecord,
+    choice: CueChoice,
+    variant: Variant,
+    stages: Stages,
+    plan: Plan,
 ) -> tuple[SampleRecord, dict[str, bytes]]:
     """Return a filled record and the files that go with it."""
     try:
         if isinstance(scene, FmhError):
             raise scene
-        result = run_sample(scene, choose_cues(scene, choice), variant, blank.key.seed, stages)
-        metrics = asdict(evaluate_sample(to_prediction(result, scene.name), scene.truth)) | _cue_errors(result, scene)
+        result = run_sample(scene, choose_cues(scene, choice), variant, blank.key.seed, stages, plan.profile)
+        prediction = to_prediction(result, scene.name)
+        measured = evaluate_sample(prediction, scene.truth, object_aligned=plan.object_aligned)
+        metrics = asdict(measured) | _cue_errors(result, scene)
         quality = asdict(result.quality)
         files = {name: content for name, content in glb_files(result).items() if name != "scene.glb"}
         files["reconstruction.json"] = to_json(result).encode()

@@ -136,7 +136,8 @@ def baselines_table(results: Results, cues: str) -> Table | None:
     found = _compared(results, cues, BASELINES)
     note = (
         f"Cues: {cue_label(cues)}. {PAIRED}{INTERVALS} "
-        "All have the same cues, hand fit and generator. ICP: the finished unguided shape is registered to the visible points, pose and scale. Poses only: in EasyHOI's manner the shape is "
+        "All have the same cues, hand fit and generator. ICP: the finished unguided shape is registered to the "
+        "visible points, pose and scale. Poses only: in EasyHOI's manner the shape is "
         "generated first, then the same losses move hand and object for as many iterations."
     )
     return Table("baselines", "Baselines", *found, note) if found else None
