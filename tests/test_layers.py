@@ -47,7 +47,7 @@ def test_the_core_needs_no_ros_no_training_library_and_nothing_non_commercial() 
     assert import_all("fmh_ros.core", blocked) > 25
 
 
-@pytest.mark.parametrize("package", ["cli", "core", "engines", "evaluation", "training"])
+@pytest.mark.parametrize("package", ["benchmark", "cli", "core", "engines", "evaluation", "training"])
 def test_what_is_not_for_ros_imports_without_ros(package: str) -> None:
     assert import_all(f"fmh_ros.{package}", ("rclpy", "sensor_msgs", "follow_my_hold")) > 0
 

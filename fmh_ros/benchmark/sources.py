@@ -7,11 +7,9 @@ import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
+from fmh_ros.benchmark.scenes.plan import QUICK_COUNT
 from fmh_ros.benchmark.store import load_scene, scene_folders
 from fmh_ros.benchmark.types import BenchmarkScene
-
-#: Scenes of the quick test.
-QUICK_COUNT = 24
 
 
 @dataclass(frozen=True)
@@ -22,15 +20,13 @@ class FolderScenes:
     only: tuple[str, ...] = ()
 
     def quick(self) -> FolderScenes:
-        """Return the scenes of the quick test: QUICK_COUNT, spread evenly over the names, or all of fewer."""
-        names = self.names()
-        count = min(len(names), QUICK_COUNT)
-        return FolderScenes(self.folder, tuple(names[k * len(names) // count] for k in range(count)))
+        """Return the scenes of the quick test, the first ones."""
+        return FolderScenes(self.folder, self.names()[:QUICK_COUNT])
 
     def names(self) -> tuple[str, ...]:
         """Return the names of the scenes, sorted. Raises FileMissingError when there is none."""
         found = (place.name for place in scene_folders(self.folder))
-        return tuple(name for name in found if not self.only or name in self.only)
+        return tuple(n for n in found if not n.startswith(".") and (not self.only or n in self.only))
 
     def load(self, name: str) -> BenchmarkScene:
         """Read a scene. Raises FmhError."""
