@@ -54,6 +54,7 @@ def test_differences_are_paired_by_scene_and_seeds_averaged_first() -> None:
     assert value(column(table, "CD mean, cm2")["full method"]) == 2.5
     assert column(table, "paper: CD, cm2")["phases 1 and 2 swapped"] == 3.18
     assert column(table, "CD difference")["full method"] is None
+    assert column(table, "CD higher in")["phases 1 and 2 swapped"] == 1.0
 
 
 def test_a_paired_interval_is_narrower_where_scenes_differ_much() -> None:

@@ -46,7 +46,7 @@ class SceneSource(Protocol):
         ...
 
     def digest(self, name: str) -> str:
-        """Return a digest of what the scene is made of."""
+        """Return a digest of what the scene is made of. Raises FmhError."""
         ...
 
 
@@ -104,7 +104,10 @@ def run_plan(
     made = failed = 0
     code = code_version()
     for name in shard_of(source.names(), plan.shard):
-        digest = source.digest(name)
+        try:
+            digest = source.digest(name)
+        except FmhError:
+            digest = ""  # reading the scene will say why
         todo = [(c, v, s) for c, v, s in plan.samples() if not _is_done(plan, name, digest, c, v, s)]
         if not todo:
             continue

@@ -10,6 +10,7 @@ from pathlib import Path
 from fmh_ros.benchmark.scenes.plan import QUICK_COUNT
 from fmh_ros.benchmark.store import load_scene, scene_folders
 from fmh_ros.benchmark.types import BenchmarkScene
+from fmh_ros.core.errors import FileMissingError
 
 
 @dataclass(frozen=True)
@@ -33,9 +34,14 @@ class FolderScenes:
         return load_scene(self.folder / name)
 
     def digest(self, name: str) -> str:
-        """Return a digest of the names and contents of a scene's files."""
+        """Return a digest of the names and contents of a scene's files. Raises FileMissingError."""
         found = hashlib.sha256()
-        for path in sorted((self.folder / name).iterdir()):
-            if path.is_file():
+        try:
+            for path in sorted(path for path in (self.folder / name).iterdir() if path.is_file()):
                 found.update(path.name.encode() + b"\0" + hashlib.sha256(path.read_bytes()).digest())
+        except OSError as error:
+            raise FileMissingError(
+                f"Scene {self.folder / name} cannot be read ({error.strerror or error})",
+                change="Make it again with `fmh bench make`",
+            ) from error
         return found.hexdigest()[:16]

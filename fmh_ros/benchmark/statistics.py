@@ -109,3 +109,9 @@ class Results:
         """Return the mean over scenes of this minus the other's metric, on scenes that both have."""
         own, others = self.per_scene(metric), other.per_scene(metric)
         return mean(own[scene] - others[scene] for scene in sorted(own) if scene in others)
+
+    def share_above(self, other: Results, metric: str) -> float:
+        """Return the share of the scenes that both have in which this one's metric is higher, NaN without any."""
+        own, others = self.per_scene(metric), other.per_scene(metric)
+        higher = [own[scene] > others[scene] for scene in own if scene in others]
+        return float(np.mean(higher)) if higher else math.nan
