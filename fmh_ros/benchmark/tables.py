@@ -23,7 +23,10 @@ JOINTS = "mpjpe_camera_mm"
 #: Upper ends of the bins of occlusion.
 OCCLUSIONS = (0.2, 0.35, 0.5, 1.0)
 
-PAIRED = "Differences are paired by scene, to the full method on the same scenes and cues; CD higher in: this share of them. "
+PAIRED = (
+    "Differences are paired by scene, to the full method on the same scenes and cues; CD higher in: this share of "
+    "these scenes. "
+)
 INTERVALS = "Brackets hold 95 % bootstrap intervals over scenes."
 
 
