@@ -30,6 +30,8 @@ PROBE_PX = 56
 SMALLEST_OBJECT_PX, HAND_SHARE = 150.0, 0.4
 #: How far the arm's direction in the picture strays from coming up from below, degrees (one deviation).
 ARM_SPREAD = 50.0
+#: No part of the arm in the picture is nearer than this share of the wrist's depth.
+ARM_NEARNESS = 0.6
 
 
 @dataclass(frozen=True)
@@ -41,19 +43,36 @@ class Candidate:
     occlusion: float
 
 
-def candidates(rng: Rng, plan: ScenePlan, scene: Scene, grasp: Grasp, tries: int) -> Iterator[Candidate]:
-    """Yield cameras from which object and hand are well seen, whatever the occlusion."""
+def candidates(
+    rng: Rng, plan: ScenePlan, scene: Scene, grasp: Grasp, arm: tuple[FloatArray, FloatArray], tries: int
+) -> Iterator[Candidate]:
+    """Yield cameras from which object and hand are well seen, whatever the occlusion.
+
+    arm : (N, 3) points of the arm, hand frame, and how far each is behind the wrist (N,), metres. Its end lies outside
+    the picture, and no part of it close before the camera.
+    """
     assert grasp.object is not None
     held = grasp.object.vertices[::7] @ grasp.rotation.T + grasp.translation
     points = np.concatenate([grasp.keypoints, held])
     for _ in range(tries):
         camera = _draw_intrinsics(rng, plan)
         pose = _place(rng, plan, camera, points, len(grasp.keypoints))
-        if pose is None:
+        if pose is None or not _arm_in_order(camera, pose, *arm):
             continue
         occlusion = _probe(rng, scene, camera, pose, points)
         if occlusion is not None:
             yield Candidate(camera, pose, occlusion)
+
+
+def _arm_in_order(camera: CameraModel, pose: Similarity, points: FloatArray, behind: FloatArray) -> bool:
+    """Whether the arm leaves the picture before it ends, and does not come much nearer than the hand."""
+    seen = pose.apply(points)
+    front = seen[:, 2] > 0.01
+    pixels = camera.project(seen[front])
+    inside = ((pixels > 0) & (pixels < [camera.width, camera.height])).all(1)
+    ends = behind[front] > behind.max() - 1e-6
+    hand = seen[behind < behind.min() + 1e-6, 2].mean()
+    return bool(not (inside & ends).any() and (seen[front][inside, 2] > ARM_NEARNESS * hand).all())
 
 
 def _draw_intrinsics(rng: Rng, plan: ScenePlan) -> CameraModel:

@@ -28,14 +28,14 @@ from fmh_ros.training.scenes.backgrounds import photograph
 from fmh_ros.training.scenes.grasp import Grasp
 from fmh_ros.training.scenes.looks import draw_lighting, shade
 from fmh_ros.training.scenes.objects import SceneObject
-from fmh_ros.training.scenes.render import ARM, OBJECT, SLEEVE, Buffers, Part, Scene, scene_parts
+from fmh_ros.training.scenes.render import ARM, HAND, OBJECT, SLEEVE, Buffers, Part, Scene, scene_parts
 from fmh_ros.training.scenes.textures import Image
 from fmh_ros.training.scenes.truth import depth_camera
 
 Rng = np.random.Generator
 
 #: Grasps that are tried for the planned occlusion, and cameras for each. Then the camera that came nearest is taken.
-GRASPS, CAMERAS = 8, 40
+GRASPS, CAMERAS = 8, 60
 #: Grasps tried in all before the plan is given up.
 MOST_GRASPS = 24
 #: Length of forearm and upper arm together, metres: it leaves the picture.
@@ -45,7 +45,11 @@ ARM_CLEARANCE_M = 0.004
 #: Faults of the camera, of those that training pictures have.
 FAULTS = 0.5
 #: The camera's exposure makes hand and object at least and at most so bright.
-EXPOSURE = (0.30, 0.62)
+EXPOSURE = (0.30, 0.55)
+#: No more than a tenth of hand and object is brighter than this, 0 to 1.
+BRIGHTEST = 0.85
+#: Brightness, 0 to 1, from which the camera's curve flattens.
+SHOULDER = 0.7
 _MIRROR = np.array([-1.0, 1.0, 1.0])
 
 
@@ -122,7 +126,7 @@ def _find(plan: ScenePlan, rig: HandRig, target: SceneObject) -> tuple[_Take, Rn
         if parts is None:
             continue
         scene = Scene(parts)
-        for view in candidates(rng, plan, scene, grasp, CAMERAS):
+        for view in candidates(rng, plan, scene, grasp, _arm(parts), CAMERAS):
             if not OCCLUSION_BINS[0][0] < view.occlusion < OCCLUSION_BINS[-1][1]:
                 continue
             off = max(low - view.occlusion, view.occlusion - high, 0.0)
@@ -139,12 +143,18 @@ def _find(plan: ScenePlan, rig: HandRig, target: SceneObject) -> tuple[_Take, Rn
     )
 
 
+def _arm(parts: list[Part]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Vertices (N, 3) of the arm, hand frame, and how far each is behind the wrist (N,), metres."""
+    arm = [part for part in parts if part.label in (ARM, SLEEVE)]
+    vertices, behind = (np.concatenate(v) for v in zip(*((p.vertices, -p.surface[:, 0]) for p in arm), strict=True))
+    return vertices, behind
+
+
 def _with_arm(rng: Rng, rig: HandRig, grasp: Grasp) -> list[Part] | None:
     """Surfaces with an arm that stays clear of the object; None when five arms don't."""
     for _ in range(5):
         parts = scene_parts(rng, rig, grasp, arm_reach=ARM_REACH)
-        arm = np.concatenate([part.vertices for part in parts if part.label in (ARM, SLEEVE)])
-        if grasp.object_distance(arm).min() > ARM_CLEARANCE_M:
+        if grasp.object_distance(_arm(parts)[0]).min() > ARM_CLEARANCE_M:
             return parts
     return None
 
@@ -164,9 +174,17 @@ def _picture(
     # Spread the look past its border so that the soft edge mixes surface and background, not black.
     spread = cv2.dilate(look, np.ones((5, 5)))
     picture = behind * (1 - soft) + np.where(solid[..., None], look, spread) * soft
-    brightness = 0.7 * float(picture[solid].mean()) + 0.3 * float(picture.mean())
-    exposure = np.clip(brightness, *EXPOSURE) / max(brightness, 0.08)
-    return photograph(rng, np.asarray(picture * exposure, np.float32), FAULTS)
+    shot = _exposed(picture, np.isin(buffers.label, (HAND, OBJECT)))
+    return photograph(rng, shot, FAULTS)
+
+
+def _exposed(picture: NDArray[np.floating], subject: NDArray[np.bool_]) -> NDArray[np.float32]:
+    """Expose for the subject, as a camera does; what is brighter than white is rolled off."""
+    brightness = 0.7 * float(picture[subject].mean()) + 0.3 * float(picture.mean())
+    gain = float(np.clip(brightness, *EXPOSURE)) / max(brightness, 0.08)
+    shot = picture * min(gain, BRIGHTEST / max(float(np.quantile(picture[subject], 0.9)), 0.1))
+    over = np.maximum(shot - SHOULDER, 0) / (1 - SHOULDER)
+    return np.where(over > 0, SHOULDER + (1 - SHOULDER) * (1 - np.exp(-over)), shot).astype(np.float32)
 
 
 def _as_stored(image: NDArray[np.uint8]) -> NDArray[np.uint8]:

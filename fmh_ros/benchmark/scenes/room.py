@@ -24,6 +24,8 @@ FloatArray = NDArray[np.float64]
 FARTHEST_M = 3.0
 SHADOW_REACH_M = 1.5
 SHADOW_STEP = 3
+#: Rooms are less colourful than the textures that things are painted with.
+COLOURFULNESS = (0.25, 0.9)
 SKY, TABLE, WALL = 0, 1, 2
 
 
@@ -89,7 +91,7 @@ def paint_room(
     lamps: FloatArray,
     photos: Sequence[Image] = (),
 ) -> Image:
-    """Return the look (H, W, 3) of the room, float32 sRGB, lit by lamps in directions (L, 3), camera frame."""
+    """Return the look (H, W, 3) of the room, float32, 1 is white but lamps may exceed it, lit by lamps in directions (L, 3), camera frame."""
     size = (camera.width, camera.height)
     picture = cv2.resize(background(rng, photos), size, interpolation=cv2.INTER_CUBIC)
     cover = cloth(rng, photos) if rng.random() < 0.2 else texture(rng, photos)
@@ -99,12 +101,14 @@ def paint_room(
     folded = (np.abs((room.flat / span + rng.uniform(0, 2, 2)) % 2 - 1) * (side - 1)).astype(np.float32)
     laid = cv2.remap(cover, folded[..., 0], folded[..., 1], cv2.INTER_LINEAR)
     picture = np.where((room.kind == TABLE)[..., None], laid, picture)
+    grey = picture.mean(-1, keepdims=True)
+    picture = grey + (picture - grey) * rng.uniform(*COLOURFULNESS)
     lit = _lit(room, camera, scene, T_camera_hand, lamps)
     normal = room.normals[room.kind]
     total = np.broadcast_to(light.ambient, picture.shape).astype(np.float64)
     for k, lamp in enumerate(light.lamps):
         total = total + lamp * (lit[k] * np.clip(normal @ lamps[k], 0, 1))[..., None]
-    return np.clip(picture * total, 0, 1).astype(np.float32)
+    return np.asarray(picture * total, np.float32)
 
 
 def _lit(

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -79,7 +79,7 @@ def _unit(vector: FloatArray) -> FloatArray:
     return result
 
 
-def _palm_anchor(vertices: FloatArray, keypoints: FloatArray) -> FloatArray:
+def palm_anchor(vertices: FloatArray, keypoints: FloatArray) -> FloatArray:
     """A point of the palm's skin under the middle of the metacarpals."""
     centre = 0.45 * keypoints[0] + 0.55 * keypoints[[5, 9, 13, 17]].mean(0)
     near = vertices[np.linalg.norm(vertices[:, :2] - centre[:2], axis=1) < 0.015]
@@ -107,7 +107,17 @@ def _surface_frame(rng: Rng, target: SceneObject, reach: float) -> tuple[FloatAr
 
 def _place_on_surface(rng: Rng, target: SceneObject, anchor: FloatArray, kind: str) -> tuple[FloatArray, FloatArray]:
     """Draw the object's pose in the hand frame so that the palm faces a piece of its surface."""
-    p, n, along = _surface_frame(rng, target, 0.06)
+    return face_palm(rng, *_surface_frame(rng, target, 0.06), anchor, kind)
+
+
+def face_palm(
+    rng: Rng, p: FloatArray, n: FloatArray, along: FloatArray, anchor: FloatArray, kind: str
+) -> tuple[FloatArray, FloatArray]:
+    """Draw an object's pose in the hand frame so that the palm faces a piece of its surface.
+
+    p, n : (3,) point of the surface and outward normal there, object frame; along : (3,) unit, tangential, lies across
+    the palm; anchor : (3,) point of the palm's skin, hand frame; kind : of the grasp. Returns rotation and translation.
+    """
     gap = {"wrap": rng.uniform(0, 0.02), "carry": 0.0, "precision": rng.uniform(0.02, 0.07)}.get(
         kind, rng.uniform(0.06, 0.1)
     )
@@ -159,7 +169,7 @@ def preshape(rng: Rng, kind: str) -> tuple[FloatArray, FloatArray, float, float]
     return start, np.maximum(limit, start), float(rng.uniform(-0.6, 0.8)), float(opposition)
 
 
-def _deepest(rig: HandRig, owner: NDArray[np.int64], distance: FloatArray) -> FloatArray:
+def _deepest(owner: NDArray[np.int64], distance: FloatArray) -> FloatArray:
     """Smallest distance (16,) over the vertices each bone owns; column 0 is the palm."""
     result = np.full(16, np.inf)
     np.minimum.at(result, owner, distance)
@@ -175,11 +185,22 @@ class ClosingHand:
     owner: NDArray[np.int64]
     spread: float
     opposition: float
+    #: Feel with the middles of the faces too, which thin edges do not slip between.
+    dense: bool = False
 
     def vertices(self, curl: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
         """Return vertices (V, 3), keypoints (21, 3) and joint rotations (15, 3) at a curl (5, 3)."""
         rotations = self.rig.curl(curl, self.spread, self.opposition)
         return *pose_hand(self.rig, self.shape, rotations), rotations
+
+    def _depths(self, grasp: Grasp, vertices: FloatArray) -> FloatArray:
+        """Smallest distance (16,) of each bone to the object."""
+        if not self.dense:
+            return _deepest(self.owner, grasp.object_distance(vertices))
+        faces = self.rig.faces
+        middles = vertices[faces].mean(1)
+        owner = np.concatenate([self.owner, self.owner[faces[:, 0]]])
+        return _deepest(owner, grasp.object_distance(np.concatenate([vertices, middles])))
 
     def close(self, grasp: Grasp, curl: FloatArray, limit: FloatArray) -> FloatArray:
         """Flex every joint until it, or a bone it carries, touches; coarse steps, then fine ones."""
@@ -189,8 +210,7 @@ class ClosingHand:
                 if not free.any():
                     break
                 trial = np.where(free, np.minimum(curl + step, limit), curl)
-                depth = _deepest(self.rig, self.owner, grasp.object_distance(self.vertices(trial)[0]))
-                hit = (depth[1:] < stop).reshape(5, 3)
+                hit = (self._depths(grasp, self.vertices(trial)[0])[1:] < stop).reshape(5, 3)
                 # A joint stops when any bone beyond it is in contact; the joints further out go on.
                 blocked = np.flip(np.maximum.accumulate(np.flip(hit, 1), 1), 1)
                 accepted = free & ~blocked
@@ -218,7 +238,7 @@ def draw_grasp(rng: Rng, rig: HandRig, target: SceneObject, attempts: int = 8) -
             closed = closer.vertices(np.clip(start + 0.2, 0, 1))[1]
             rotation, translation = _place_pen(rng, target, closed)
         else:
-            rotation, translation = _place_on_surface(rng, target, _palm_anchor(vertices, keypoints), kind)
+            rotation, translation = _place_on_surface(rng, target, palm_anchor(vertices, keypoints), kind)
         grasp = close_on(closer, kind, target, (rotation, translation), start, limit)
         if grasp is not None:
             return grasp
@@ -234,33 +254,39 @@ def close_on(
     limit: FloatArray,
 ) -> Grasp | None:
     """Back off until the open hand is clear of the object, close, and check; None when the grasp is not valid."""
+    clear = back_off(closer, kind, target, pose, start)
+    return None if clear is None else checked(closer, closer.close(clear, start, limit), clear)
+
+
+def back_off(
+    closer: ClosingHand, kind: str, target: SceneObject, pose: tuple[FloatArray, FloatArray], curl: FloatArray
+) -> Grasp | None:
+    """Move the object away from the palm until the hand at a curl (5, 3) is clear of it; None when it never is."""
     rotation, translation = pose
-    vertices, keypoints, _ = closer.vertices(start)
-
-    def at(offset: FloatArray) -> Grasp:
-        none = np.zeros((15, 3))
-        return Grasp(kind, closer.shape, none, vertices, keypoints, target, rotation, offset, ())
-
-    for _ in range(16):
-        depth = float(at(translation).object_distance(vertices).min())
-        if depth > -0.0008:
-            break
-        translation = translation + np.array([0, 0, min(-0.8 * depth, 0.01) + 0.0005]) * -1.0
-    else:
-        return None
-    curl = closer.close(at(translation), start, limit)
     vertices, keypoints, rotations = closer.vertices(curl)
-    distance = at(translation).object_distance(vertices)
+    for _ in range(16):
+        grasp = Grasp(kind, closer.shape, rotations, vertices, keypoints, target, rotation, translation, ())
+        depth = float(grasp.object_distance(vertices).min())
+        if depth > -0.0008:
+            return grasp
+        translation = translation + np.array([0, 0, min(-0.8 * depth, 0.01) + 0.0005]) * -1.0
+    return None
+
+
+def checked(closer: ClosingHand, curl: FloatArray, grasp: Grasp) -> Grasp | None:
+    """Return the grasp at a curl (5, 3) of the hand, with who touches; None when it is not valid."""
+    vertices, keypoints, rotations = closer.vertices(curl)
+    distance = grasp.object_distance(vertices)
     per_finger = [float(distance[closer.rig.vertex_finger == k].min()) for k in range(6)]
     names = ("thumb", "index", "middle", "ring", "little", "palm")
     touching = tuple(n for n, d in zip(names, per_finger, strict=True) if d < TOUCH_M)
     arm = np.array([[-x, 0, 0] for x in (0.05, 0.1, 0.15, 0.2)])
-    blocked = at(translation).object_distance(arm).min() < 0.035
+    blocked = grasp.object_distance(arm).min() < 0.035
     if distance.min() < -MAX_PENETRATION_M or len(touching) < 2 or blocked:
         return None
     if "thumb" not in touching and "palm" not in touching:
         return None
-    return Grasp(kind, closer.shape, rotations, vertices, keypoints, target, rotation, translation, touching)
+    return replace(grasp, joint_rotations=rotations, vertices=vertices, keypoints=keypoints, touching=touching)
 
 
 def draw_free_hand(rng: Rng, rig: HandRig) -> Grasp:
