@@ -91,7 +91,10 @@ def paint_room(
     lamps: FloatArray,
     photos: Sequence[Image] = (),
 ) -> Image:
-    """Return the look (H, W, 3) of the room, float32, 1 is white but lamps may exceed it, lit by lamps in directions (L, 3), camera frame."""
+    """Return the look (H, W, 3) of the room, float32 sRGB, lit by lamps in directions (L, 3), camera frame.
+
+    1 is white, and what is lit strongly exceeds it.
+    """
     size = (camera.width, camera.height)
     picture = cv2.resize(background(rng, photos), size, interpolation=cv2.INTER_CUBIC)
     cover = cloth(rng, photos) if rng.random() < 0.2 else texture(rng, photos)
