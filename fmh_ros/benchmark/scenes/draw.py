@@ -16,7 +16,6 @@ from fmh_ros.benchmark.scenes.cameras import Candidate, candidates
 from fmh_ros.benchmark.scenes.grasps import draw_held, mirrored_object, object_depth
 from fmh_ros.benchmark.scenes.plan import OCCLUSION_BINS, ScenePlan
 from fmh_ros.benchmark.scenes.room import Room, draw_room, paint_room
-from fmh_ros.benchmark.store import JPEG_QUALITY
 from fmh_ros.benchmark.types import BenchmarkScene, SceneAttributes
 from fmh_ros.core.errors import UsageError
 from fmh_ros.core.frame.frame import Frame
@@ -95,7 +94,7 @@ def draw_scene(plan: ScenePlan, rig: HandRig, photos: Sequence[Image] = ()) -> B
         split=plan.split,
         index=plan.index,
         seed=plan.seed,
-        frame=Frame(_as_stored(image), camera, measured),
+        frame=Frame(image, camera, measured),
         truth=_truth(plan, rig, take.grasp, pose, object_pose, target),
         hand_mask=solid & (buffers.label != OBJECT),
         object_mask=buffers.label == OBJECT,
@@ -185,13 +184,6 @@ def _exposed(picture: NDArray[np.floating], subject: NDArray[np.bool_]) -> NDArr
     shot = picture * min(gain, BRIGHTEST / max(float(np.quantile(picture[subject], 0.9)), 0.1))
     over = np.maximum(shot - SHOULDER, 0) / (1 - SHOULDER)
     return np.where(over > 0, SHOULDER + (1 - SHOULDER) * (1 - np.exp(-over)), shot).astype(np.float32)
-
-
-def _as_stored(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """The image as it comes back from the file that it is stored in."""
-    quality = [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY]
-    encoded = cv2.imencode(".jpg", np.ascontiguousarray(image[..., ::-1]), quality)[1]
-    return np.ascontiguousarray(np.asarray(cv2.imdecode(encoded, cv2.IMREAD_COLOR), np.uint8)[..., ::-1])
 
 
 def _truth(
