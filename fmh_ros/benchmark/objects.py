@@ -136,7 +136,7 @@ def read_largest_body(name: str) -> trimesh.Trimesh:
     mesh = trimesh.load_mesh(path)
     mesh.merge_vertices()
     bodies = mesh.split(only_watertight=True)
-    largest: trimesh.Trimesh = max(bodies, key=lambda body: float(body.area)) if len(bodies) > 1 else mesh
+    largest: trimesh.Trimesh = max(bodies, key=lambda body: float(body.area)) if len(bodies) else mesh
     return largest
 
 
