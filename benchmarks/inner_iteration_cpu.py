@@ -15,10 +15,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from synthetic import make_scene
 
 from fmh_ros.core.cues.completion import complete_view
 from fmh_ros.core.cues.point_map import SensorPointMapper
+from fmh_ros.core.cues.types import SceneMasks
 from fmh_ros.core.fields.mesh import mesh_field
 from fmh_ros.core.fields.pose import PoseParameters
 from fmh_ros.core.fields.render import RenderSettings, render
@@ -29,8 +29,11 @@ from fmh_ros.core.guidance.objective import Bodies, Objective
 from fmh_ros.core.guidance.supervision import build_supervision
 from fmh_ros.core.hand.fit import fit_hand
 from fmh_ros.core.hand.rig import load_generic_rig
+from fmh_ros.training.scenes.truth import draw_truth
 
 REPEATS = 15
+#: Seed of scene 0.
+FIRST_SEED = 4242
 
 
 def median_ms(action: Callable[[], object]) -> float:
@@ -52,12 +55,14 @@ def main() -> None:
     torch.set_num_threads(1)
     rig, model, config = load_generic_rig(), EmbeddedShapeModel(arguments.weights), preset("default")
     model.load()
-    scene = make_scene(arguments.scene, rig)
-    frame = scene.truth.frame
-    points = SensorPointMapper().map_points(frame, scene.observation, scene.masks)
-    hand = fit_hand(scene.observation, frame.camera, rig, depth=frame.depth, hand_mask=scene.masks.hand)
-    view = complete_view(frame, scene.masks, points, hand)
-    supervision = build_supervision(frame, scene.masks, points, scene.observation, config.render_size)
+    truth = draw_truth(FIRST_SEED + arguments.scene, rig)
+    frame, seen = truth.frame, truth.observation()
+    whole = truth.amodal_mask.astype(np.float32)
+    masks = SceneMasks(truth.hand_mask, truth.object_mask, truth.object_mask.astype(np.float32), whole, 1.0)
+    points = SensorPointMapper().map_points(frame, seen, masks)
+    hand = fit_hand(seen, frame.camera, rig, depth=frame.depth, hand_mask=masks.hand)
+    view = complete_view(frame, masks, points, hand)
+    supervision = build_supervision(frame, masks, points, seen, config.render_size)
     begin = time.process_time()
     field_of_hand = mesh_field(hand.vertices, hand.faces)
     sampling = time.process_time() - begin
