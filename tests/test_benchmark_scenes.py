@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from fmh_ros.benchmark.objects import load_object, object_row
+from fmh_ros.benchmark.scenes.cameras import SEEN_JOINTS
 from fmh_ros.benchmark.scenes.draw import draw_scene
 from fmh_ros.benchmark.scenes.plan import DISTANCE_M, OCCLUSION_BINS, SMALLEST_HAND_PX, ScenePlan, plan_scene
 from fmh_ros.benchmark.store import load_scene, save_scene
@@ -101,6 +102,8 @@ def test_joints_project_into_the_hand(scene: BenchmarkScene) -> None:
     silhouette = rasterised(truth.hand_vertices, truth.hand_faces, camera)
     columns, rows = np.round(scene.keypoints_2d).astype(int).T
     assert silhouette[rows, columns].mean() > 0.9
+    in_view = truth.keypoints[:, 2] - scene.exact_depth[rows, columns] < 0.025
+    assert in_view.sum() >= SEEN_JOINTS - 1
     distance = MeshQueries(truth.hand_vertices, truth.hand_faces).nearest(truth.keypoints).signed_distance
     assert (distance < 0.004).all()
 

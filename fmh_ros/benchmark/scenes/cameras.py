@@ -28,6 +28,8 @@ MARGIN_PX = 6.0
 PROBE_PX = 56
 #: At least so many pixels of the object are seen, and so much of the hand that would be seen without the object.
 SMALLEST_OBJECT_PX, HAND_SHARE = 150.0, 0.4
+#: At least so many of the 21 joints are in view, so that one can see what the fingers do; skin over a joint, metres.
+SEEN_JOINTS, JOINT_SKIN_M = 10, 0.02
 #: How far the arm's direction in the picture strays from coming up from below, degrees (one deviation).
 ARM_SPREAD = 50.0
 #: No part of the arm in the picture is nearer than this share of the wrist's depth.
@@ -58,6 +60,9 @@ def candidates(
         camera = _draw_intrinsics(rng, plan)
         pose = _place(rng, plan, camera, points, len(grasp.keypoints))
         if pose is None or not _arm_in_order(camera, pose, *arm):
+            continue
+        hidden = scene.covered(pose.inverse().translation, grasp.keypoints, JOINT_SKIN_M)
+        if (~hidden).sum() < SEEN_JOINTS:
             continue
         occlusion = _probe(rng, scene, camera, pose, points)
         if occlusion is not None:

@@ -34,7 +34,7 @@ from fmh_ros.training.scenes.truth import depth_camera
 Rng = np.random.Generator
 
 #: Grasps that are tried for the planned occlusion, and cameras for each. Then the camera that came nearest is taken.
-GRASPS, CAMERAS = 8, 60
+GRASPS, CAMERAS = 8, 120
 #: Grasps tried in all before the plan is given up.
 MOST_GRASPS = 24
 #: Length of forearm and upper arm together, metres: it leaves the picture.

@@ -159,6 +159,12 @@ class Scene:
         towards = np.broadcast_to(direction, np.shape(points))
         return np.isfinite(self._all.distances(points, towards, reach))
 
+    def covered(self, origin: FloatArray, points: FloatArray, slack: float) -> NDArray[np.bool_]:
+        """Whether a surface hides points (N, 3) from a place (3,), more than ``slack`` metres before them."""
+        offset = points - origin
+        found = self._all.distances(origin, offset)
+        return np.asarray(found < np.linalg.norm(offset, axis=1) - slack)
+
     def _light(
         self, rng: Rng, inverse: Similarity, points: FloatArray, normal: FloatArray, shading: bool
     ) -> tuple[FloatArray, FloatArray, FloatArray]:
