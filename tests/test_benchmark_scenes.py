@@ -16,7 +16,7 @@ from fmh_ros.benchmark.objects import load_object, object_row
 from fmh_ros.benchmark.scenes.cameras import SEEN_JOINTS
 from fmh_ros.benchmark.scenes.draw import draw_scene
 from fmh_ros.benchmark.scenes.plan import DISTANCE_M, OCCLUSION_BINS, SMALLEST_HAND_PX, ScenePlan, plan_scene
-from fmh_ros.benchmark.store import load_scene, save_scene
+from fmh_ros.benchmark.store import JPEG_QUALITY, load_scene, save_scene
 from fmh_ros.benchmark.types import BenchmarkScene
 from fmh_ros.core.fields.mesh_queries import MeshQueries, render_first_hits
 from fmh_ros.core.frame.camera import CameraModel
@@ -190,7 +190,10 @@ def test_a_scene_comes_back_from_its_folder(scene: BenchmarkScene, tmp_path: Pat
     np.testing.assert_allclose(again.truth.object_vertices, scene.truth.object_vertices, atol=1e-6)
     np.testing.assert_allclose(again.truth.hand_vertices, scene.truth.hand_vertices, atol=1e-6)
     np.testing.assert_array_equal(again.truth.object_faces, scene.truth.object_faces)
-    assert np.abs(again.frame.image.astype(int) - scene.frame.image).mean() < 4
+    # Decoders differ by a level or so; noise that JPEG drops is more than that.
+    encoded = cv2.imencode(".jpg", scene.frame.image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])[1]
+    expected = np.asarray(cv2.imdecode(encoded, cv2.IMREAD_COLOR))[..., ::-1]
+    assert np.abs(again.frame.image.astype(int) - expected).mean() < 0.5
     frame = load_frame(folder / "rgb.jpg", folder / "depth.png", folder / "camera.yaml")
     np.testing.assert_array_equal(frame.depth, again.frame.depth)
 
