@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A benchmark scene as a folder, under 1.5 MB, that other programs can read too.
+"""A benchmark scene as a folder, 0.9 MB on average and below 2 MB, that other programs can read too.
 
 =====================  =================================================================================================
 ``rgb.jpg``            the image, RGB, quality 95, the only file that is not exact or rounded as said here
