@@ -214,6 +214,7 @@ class Supervisor:
         configuration, job = self._desk.configuration, self._desk.job
         if configuration is not None and configuration.profile == loaded.profile:
             self._desk.release_configuration()
+            self._tell()  # whoever waits for the end may ask for the state at once
             configuration.end(loaded.error)
         if loaded.error is not None and job is not None and job.request.profile == loaded.profile:
             self._end_job(None, loaded.error)
@@ -314,6 +315,7 @@ class Supervisor:
     def _end_look(self, hands: tuple[SeenHand, ...], error: FmhError | None) -> None:
         look = self._desk.release_look()
         if look is not None:
+            self._tell()
             look.end(hands, error)
 
     def _tell(self) -> None:
