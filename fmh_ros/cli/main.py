@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import signal
 import sys
 import traceback
@@ -17,6 +18,7 @@ from fmh_ros.cli.bag_commands import add_bag_commands
 from fmh_ros.cli.bench import add_bench_commands
 from fmh_ros.cli.eval_command import add_eval_command
 from fmh_ros.core.errors import FmhError, OutOfMemoryError
+from fmh_ros.core.threads import wait_without_spinning
 
 EXIT_UNEXPECTED = 70
 EXIT_INTERRUPTED = 130
@@ -25,6 +27,7 @@ EXIT_TERMINATED = 143
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code; ``argv`` without the program's name, the process's by default."""
+    wait_without_spinning(os.environ)
     try:
         arguments = build_parser().parse_args(argv)
     except SystemExit as stop:  # argparse has already printed help or what is wrong

@@ -17,6 +17,7 @@ from typing import IO, Any
 
 import fmh_ros
 from fmh_ros.core.errors import FmhError, OutOfMemoryError, WorkerDiedError
+from fmh_ros.core.threads import wait_without_spinning
 from fmh_ros.engines.channel import Inbox, Outbox
 
 LOG = logging.getLogger(__name__)
@@ -172,6 +173,7 @@ def _spawn(settings: ProcessSettings, descriptor: int) -> subprocess.Popen[bytes
 def _environment(python: str) -> dict[str, str]:
     """The environment for the worker; another interpreter does not get what was set up for this one's libraries."""
     environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
+    wait_without_spinning(environment)
     if Path(python) != Path(sys.executable) and "_ROS_WHEELS_BOOTSTRAP_COMPLETE" in environment:
         del environment["_ROS_WHEELS_BOOTSTRAP_COMPLETE"]
         environment.pop("LD_LIBRARY_PATH", None)

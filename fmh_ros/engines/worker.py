@@ -168,10 +168,12 @@ class _Passing(logging.Handler):
 
 def typed(error: Exception) -> FmhError:
     """Return the typed error for whatever a job raised; frees memory when it was that."""
-    if isinstance(error, FmhError):
-        return error
-    text = f"{type(error).__name__}: {error}"
-    small = isinstance(error, MemoryError) or any(words in text.lower() for words in _SMALL_MEMORY_WORDS)
+    # A library that found no room to be loaded is reported as missing.
+    origin = error.__cause__ if isinstance(error.__cause__, ImportError) else error
+    if isinstance(origin, FmhError):
+        return origin
+    text = f"{type(origin).__name__}: {origin}"
+    small = isinstance(origin, MemoryError) or any(words in text.lower() for words in _SMALL_MEMORY_WORDS)
     if small:
         error.__traceback__ = None
         _free_memory()
@@ -179,6 +181,8 @@ def typed(error: Exception) -> FmhError:
             f"A job got no more memory ({text.splitlines()[0][:300]})",
             change="Use fewer samples or a smaller image, or give the worker more memory",
         )
+    if isinstance(error, FmhError):
+        return error
     LOG.error("Unexpected error in a job", exc_info=error)
     return UnexpectedError(f"A fault of this program: {text}", change="Report it with the log, which has the traceback")
 
