@@ -16,6 +16,7 @@ from fmh_ros.core.cues.hand_detector import MediaPipeHandDetector
 from fmh_ros.core.cues.mask_inputs import CROP_SIZE, MAP_COUNT, MAP_SIZE, CropPrompt, guidance_maps
 from fmh_ros.core.cues.mask_network import MaskNetwork
 from fmh_ros.core.cues.mask_predictor import WEIGHTS, MaskPredictor, Square, apply, invert
+from fmh_ros.core.cues.mask_refine import Canvas, refine
 from fmh_ros.core.cues.point_map import SensorPointMapper, normals_from_depth, remove_flying_pixels
 from fmh_ros.core.cues.segmenter import EmbeddedSegmenter
 from fmh_ros.core.cues.types import HandObservation, SceneMasks
@@ -246,3 +247,27 @@ def test_normals_of_a_noisy_plane() -> None:
     angle = np.degrees(np.arccos(np.clip(normals @ normal, -1, 1)))
     assert np.nanmedian(angle) < 4
     assert np.isfinite(angle).mean() > 0.9
+
+
+@pytest.mark.parametrize("sureness", [0.6, 0.95])
+def test_depth_cuts_the_background_off_however_sure_the_network_is(sureness: float) -> None:
+    rows, columns = np.mgrid[:128, :128]
+    ball = (rows - 64) ** 2 + (columns - 80) ** 2 < 20**2
+    spill = (np.abs(rows - 64) < 15) & (columns >= 98) & ~ball
+    hand = (np.abs(rows - 64) < 15) & (columns < 62) & ~ball
+    probability = np.where(ball, sureness, np.where(spill, 0.51, 0)).astype(np.float32)
+    colours = np.select([ball[..., None], hand[..., None]], [[200, 30, 30], [220, 170, 140]], [40, 60, 90])
+    keypoints = np.stack([np.linspace(5, 60, 21), np.full(21, 64) + 12 * np.sin(np.arange(21))], 1)
+    canvas = Canvas(
+        image=colours.astype(np.uint8),
+        inside=np.ones((128, 128), bool),
+        object_probability=probability,
+        hand_probability=(0.95 * hand).astype(np.float32),
+        keypoints=keypoints,
+        box=None,
+        points=np.zeros((0, 2)),
+        depth=np.where(ball | hand, 0.5, 0.9).astype(np.float32),
+    )
+    held, _ = refine(canvas)
+    assert (held & ball).sum() / (held | ball).sum() > 0.9
+    assert not (held & spill & (columns > 102)).any()

@@ -34,6 +34,9 @@ FULL_GRIP = 0.25
 LEAST_PIECE = 0.3
 #: A finger counts as near within this part of the hand's box.
 NEAR_FINGER = 0.1
+#: Mean probability from which a surface is firmly the object, and the same as a part of the firmest surface's, among
+#: those of more pixels than a speck.
+FIRM, FIRM_SHARE, SPECK = 0.7, 0.85, 30
 #: A jump in measured depth of more than this separates two surfaces, metres.
 DEPTH_JUMP_M = 0.03
 
@@ -168,7 +171,7 @@ def _refine_once(canvas: Canvas, lift: float) -> tuple[Mask, Mask]:
 
 
 def _cut_by_depth(canvas: Canvas, held: Mask, probability: Map) -> Mask:
-    """Drop surfaces behind a depth edge that hold no firm part of the object."""
+    """Drop surfaces behind a depth edge that are less firmly the object than its firmest one."""
     assert canvas.depth is not None
     depth = canvas.depth
     with np.errstate(invalid="ignore"):
@@ -176,11 +179,15 @@ def _cut_by_depth(canvas: Canvas, held: Mask, probability: Map) -> Mask:
             np.abs(np.diff(depth, axis=1, append=depth[:, -1:])) > DEPTH_JUMP_M
         )
     pieces, count = ndimage.label(held & ~jump)
-    result = held & jump
-    for piece in range(1, count + 1):
-        where = pieces == piece
-        if probability[where].mean() > 0.7 or (probability[where] > SURE).mean() > 0.3:
-            result |= where
+    if not count:
+        return held
+    numbers = np.arange(1, count + 1)
+    firmness = ndimage.mean(probability, pieces, numbers)
+    large = ndimage.sum_labels(held, pieces, numbers) > SPECK
+    # Where the network is unsure of everything, its best guess is still the object.
+    least = min(FIRM, FIRM_SHARE * float(firmness[large].max())) if large.any() else FIRM
+    kept = (firmness > least) | (ndimage.mean(probability > SURE, pieces, numbers) > 0.3)
+    result = (held & jump) | np.isin(pieces, numbers[kept])
     # Pixels on an edge stay only beside a kept surface.
     return result & ndimage.binary_dilation(result & ~jump, iterations=2)
 
