@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import cv2
@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from fmh_ros.core.cues.depth_evidence import find_evidence, weigh
 from fmh_ros.core.cues.mask_inputs import CROP_FACTOR, CROP_SIZE, CropPrompt, guidance_maps, hand_size_px
 from fmh_ros.core.cues.mask_network import MaskNetwork
 from fmh_ros.core.cues.types import HandObservation
@@ -113,10 +114,11 @@ class MaskPredictor:
         first = _with_prompt((low + high) / 2, side, prompt, keypoints)
         squares = [Square(first.centre, first.side * f, np.radians(a)) for f, a in FIRST_LOOK]
         canvas = Square(first.centre, max(first.side * 1.25, side * 2.2))
-        seen = self.look(frame, keypoints, [(s, prompt) for s in squares], canvas)
+        seen = _weighed(frame, keypoints, self.look(frame, keypoints, [(s, prompt) for s in squares], canvas))
         hints = [prompt]
         if prompt.points or prompt.box is not None:
-            alone = self.look(frame, keypoints, [(s, ObjectPrompt()) for s in squares], canvas)
+            views = [(s, ObjectPrompt()) for s in squares]
+            alone = _weighed(frame, keypoints, self.look(frame, keypoints, views, canvas))
             # What the network found by itself is what the user points at: then that answer counts too, and alone
             # when a box confirms its extent.
             if prompt.box is not None and _spans(alone, prompt.box):
@@ -128,7 +130,8 @@ class MaskPredictor:
         extent = float(np.clip(extent, 0.7 * side / CROP_FACTOR * 2, 4 * side))
         squares = squares[:2] + [Square(centre, extent * f, np.radians(a)) for f, a in SECOND_LOOK]
         canvas = Square(centre, extent * 1.5)
-        return self.look(frame, keypoints, [(s, hint) for s in squares for hint in hints], canvas)
+        seen = self.look(frame, keypoints, [(s, hint) for s in squares for hint in hints], canvas)
+        return _weighed(frame, keypoints, seen)
 
     def holds(self, frame: Frame, hand: HandObservation) -> float:
         """Return the probability that a right hand holds something, from one crop: a first impression."""
@@ -179,6 +182,25 @@ class MaskPredictor:
             relative = _relative_depth(frame, keypoints, to_frame)
         maps = guidance_maps(apply(to_crop, keypoints), _crop_prompt(prompt, to_crop), inside, relative)
         return image.transpose(2, 0, 1).astype(np.float32), maps, inside
+
+
+def canvas_depth(frame: Frame, canvas: Square) -> Map | None:
+    """Depth on a canvas (CANVAS_SIZE, CANVAS_SIZE), metres, NaN where unknown; None when the frame has none."""
+    if frame.depth is None:
+        return None
+    area, flags = (CANVAS_SIZE, CANVAS_SIZE), cv2.INTER_NEAREST | cv2.WARP_INVERSE_MAP
+    depth = cv2.warpAffine(frame.depth, canvas.to_frame(CANVAS_SIZE), area, flags=flags, borderValue=float("nan"))
+    return depth.astype(np.float32)
+
+
+def _weighed(frame: Frame, keypoints: FloatArray, seen: Prediction) -> Prediction:
+    """The answer with what measured depth says, when there is some."""
+    depth = canvas_depth(frame, seen.square)
+    if depth is None:
+        return seen
+    landmarks = apply(invert(seen.square.to_frame(CANVAS_SIZE)), keypoints)
+    evidence = find_evidence(depth, landmarks, seen.known)
+    return seen if evidence is None else replace(seen, classes=weigh(evidence, seen.classes, landmarks))
 
 
 def _trust(inside: NDArray[np.bool_], size: int) -> Map:

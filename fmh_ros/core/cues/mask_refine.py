@@ -10,6 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from fmh_ros.core.cues.depth_evidence import depth_edges
+
 Mask = NDArray[np.bool_]
 Map = NDArray[np.float32]
 FloatArray = NDArray[np.float64]
@@ -37,8 +39,6 @@ NEAR_FINGER = 0.1
 #: Mean probability from which a surface is firmly the object, and the same as a part of the firmest surface's, among
 #: those of more pixels than a speck.
 FIRM, FIRM_SHARE, SPECK = 0.7, 0.85, 30
-#: A jump in measured depth of more than this separates two surfaces, metres.
-DEPTH_JUMP_M = 0.03
 
 
 @dataclass(frozen=True)
@@ -173,11 +173,7 @@ def _refine_once(canvas: Canvas, lift: float) -> tuple[Mask, Mask]:
 def _cut_by_depth(canvas: Canvas, held: Mask, probability: Map) -> Mask:
     """Drop surfaces behind a depth edge that are less firmly the object than its firmest one."""
     assert canvas.depth is not None
-    depth = canvas.depth
-    with np.errstate(invalid="ignore"):
-        jump = (np.abs(np.diff(depth, axis=0, append=depth[-1:])) > DEPTH_JUMP_M) | (
-            np.abs(np.diff(depth, axis=1, append=depth[:, -1:])) > DEPTH_JUMP_M
-        )
+    jump = depth_edges(canvas.depth)
     pieces, count = ndimage.label(held & ~jump)
     if not count:
         return held

@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from fmh_ros.core.cues.mask_predictor import CANVAS_SIZE, MaskPredictor, Prediction, apply, cut, invert
+from fmh_ros.core.cues.mask_predictor import CANVAS_SIZE, MaskPredictor, Prediction, apply, canvas_depth, cut, invert
 from fmh_ros.core.cues.mask_refine import Canvas, fingers_near, refine
 from fmh_ros.core.cues.types import HandObservation, SceneMasks
 from fmh_ros.core.errors import EmptyObjectMaskError, NoObjectError
@@ -76,11 +76,6 @@ def _canvas(frame: Frame, hand: HandObservation, prompt: ObjectPrompt, predictio
     if prompt.box is not None:
         corners = apply(to_canvas, np.array(prompt.box, np.float64).reshape(2, 2))
         box = (corners[0], corners[1])
-    depth = None
-    if frame.depth is not None:
-        flags = cv2.INTER_NEAREST | cv2.WARP_INVERSE_MAP
-        size = (CANVAS_SIZE, CANVAS_SIZE)
-        depth = cv2.warpAffine(frame.depth, to_frame, size, flags=flags, borderValue=float("nan")).astype(np.float32)
     return Canvas(
         image=image,
         inside=inside & prediction.known,
@@ -89,7 +84,7 @@ def _canvas(frame: Frame, hand: HandObservation, prompt: ObjectPrompt, predictio
         keypoints=apply(to_canvas, hand.keypoints_2d),
         box=box,
         points=apply(to_canvas, np.array(prompt.points).reshape(-1, 2)),
-        depth=depth,
+        depth=canvas_depth(frame, prediction.square),
     )
 
 
