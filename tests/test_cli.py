@@ -152,6 +152,7 @@ BAD_INPUT = {
     "not a calibration": (13, lambda t: ["{photo}", "--camera", text_file(t, "words")], "camera_info"),
     "box outside": (14, lambda t: ["{photo}", "--object-box", "500,500,600,600"], "no area"),
     "point outside": (14, lambda t: ["{photo}", "--object-point", "500,5"], "outside"),
+    "a name nobody reads": (17, lambda t: ["{photo}", "--object-name", "red mug"], "cannot read"),
     "no samples": (2, lambda t: ["{photo}", "--samples", "0"], "--samples"),
     "wrong profile": (40, lambda t: ["{photo}", "--profile", "gigantic"], "gigantic"),
     "wrong preset": (2, lambda t: ["{photo}", "--preset", "gigantic"], "gigantic"),

@@ -193,6 +193,15 @@ def test_prompts_are_parsed_clipped_and_kept_in_the_pixels_of_the_image(tmp_path
     np.testing.assert_array_equal(prompt.mask, mask > 0)
 
 
+def test_the_name_of_the_object_is_one_line_and_survives_mirroring() -> None:
+    prompt = make_prompt(make_frame(picture()), text="  red\n mug ")
+    assert prompt.text == "red mug" == prompt.mirrored(120).text
+    assert not prompt.given  # it says what, and not where
+    for text in ("x" * 300, "mug\x00"):
+        with pytest.raises(PromptError, match="few words"):
+            make_prompt(make_frame(picture()), text=text)
+
+
 def test_prompts_follow_an_image_that_is_reduced() -> None:
     frame = make_frame(picture(1500, 2000))
     mask = np.zeros((1500, 2000), bool)

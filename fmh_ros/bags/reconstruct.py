@@ -37,8 +37,8 @@ NODE = "/reconstruction_node"
 class JobSettings:
     """How each image is reconstructed; see ``JobRequest``. frame_prefix : of the names in TF.
 
-    marker_faces : triangles of each mesh among the markers at most. box, points, mask : what is pointed at in every
-    image, in its pixels; see ``make_prompt``.
+    marker_faces : triangles of each mesh among the markers at most. box, points, mask, text : what is pointed at in
+    every image, in its pixels, and its name; see ``make_prompt``.
     """
 
     side: Any = "auto"
@@ -53,6 +53,7 @@ class JobSettings:
     box: Box | None = None
     points: tuple[Point, ...] = ()
     mask: NDArray[np.bool_] | None = None
+    text: str = ""
 
 
 @dataclass(frozen=True)
@@ -226,7 +227,7 @@ class _Run:
         settings = self._settings
         request = JobRequest(
             frame=frame,
-            prompt=make_prompt(frame, settings.box, settings.points, settings.mask),
+            prompt=make_prompt(frame, settings.box, settings.points, settings.mask, settings.text),
             side=settings.side,
             profile=settings.profile,
             preset=settings.preset,

@@ -13,4 +13,5 @@ def add_prompt(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--object-point", action="append", default=[], metavar="X,Y", help="a pixel on the object; may be repeated"
     )
+    command.add_argument("--object-name", default="", metavar="TEXT", help="what it is, for profiles that can read")
     command.add_argument("--object-mask", metavar="FILE", help="mask of the visible object, white on black")

@@ -23,7 +23,7 @@ from fmh_ros.core.errors import PromptError, UsageError
 from fmh_ros.core.frame.image import read_mask
 from fmh_ros.core.frame.prompts import parse_box, parse_point
 from fmh_ros.core.guidance.config import preset
-from fmh_ros.core.reconstruction.profile import PROFILES
+from fmh_ros.core.reconstruction.profile import PROFILES, check_readable
 
 EXIT_INTERRUPTED = 130
 
@@ -105,6 +105,7 @@ def _settings(arguments: argparse.Namespace) -> JobSettings:
         raise UsageError(f"--samples is {arguments.samples}", expected="1 or more", change="Leave it out for 1")
     if arguments.profile not in PROFILES:
         raise UsageError(f"There is no profile {arguments.profile!r}", expected=f"one of {', '.join(PROFILES)}")
+    check_readable(arguments.profile, arguments.object_name)
     preset(arguments.preset)
     settings = JobSettings(
         side=arguments.hand,
@@ -117,6 +118,7 @@ def _settings(arguments: argparse.Namespace) -> JobSettings:
         box=None if arguments.object_box is None else parse_box(arguments.object_box),
         points=tuple(parse_point(point) for point in arguments.object_point),
         mask=None if arguments.object_mask is None else read_mask(Path(arguments.object_mask), PromptError),
+        text=arguments.object_name,
     )
     return with_node(settings, arguments.node or NODE)
 

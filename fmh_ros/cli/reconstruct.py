@@ -12,6 +12,7 @@ from fmh_ros.core.errors import UsageError
 from fmh_ros.core.export.write import check_output, write_result
 from fmh_ros.core.frame.load import load_frame
 from fmh_ros.core.frame.prompts import load_prompt
+from fmh_ros.core.reconstruction.profile import check_profile, check_readable
 from fmh_ros.core.reconstruction.types import WEAK_SCORE, Reconstruction
 
 
@@ -21,7 +22,11 @@ def run(arguments: argparse.Namespace) -> int:
         raise UsageError(f"--samples is {arguments.samples}", expected="1 or more", change="Leave it out for 1")
     check_output(arguments.out)
     frame = load_frame(arguments.image, arguments.depth, arguments.camera, arguments.depth_scale)
-    prompt = load_prompt(frame, arguments.object_box, arguments.object_point, arguments.object_mask)
+    prompt = load_prompt(
+        frame, arguments.object_box, arguments.object_point, arguments.object_mask, arguments.object_name
+    )
+    check_profile(arguments.profile)
+    check_readable(arguments.profile, prompt.text)
     # Imported only now: torch takes seconds to load, and a wrong path should be told at once.
     from fmh_ros.core.guidance.config import preset
     from fmh_ros.core.reconstruction.reconstructor import Reconstructor

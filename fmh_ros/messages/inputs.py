@@ -26,6 +26,7 @@ from fmh_ros.core.frame.frame import Frame, ObjectPrompt
 from fmh_ros.core.frame.image import MIN_SIDE
 from fmh_ros.core.frame.load import make_frame
 from fmh_ros.core.frame.prompts import make_prompt
+from fmh_ros.core.reconstruction.profile import check_readable
 from fmh_ros.messages.basics import from_time
 from fmh_ros.ros_compat.images import compressed_depth_to_array, compressed_to_rgb, image_to_array, image_to_rgb
 
@@ -141,12 +142,7 @@ def build_prompt(
 
     Raises PromptError, UnsupportedPromptError or EncodingError.
     """
-    if text.strip():
-        raise UnsupportedPromptError(
-            f"The goal names the object ({text.strip()[:40]!r}), and the profile {profile} cannot read",
-            expected="a box, points or a mask",
-            change="Leave text empty",
-        )
+    check_readable(profile, text)
     if len(box) not in (0, 4):
         raise PromptError(f"box has {len(box)} numbers", expected="none, or left, top, right, bottom")
     if len(points) % 2:
@@ -168,7 +164,7 @@ def build_prompt(
         _check_encoding(mask, "the goal's mask", MASK_ENCODINGS, "a mask")
         pixels = image_to_array(mask, "the goal's mask", PromptError) > 127
     pairs = [(points[at], points[at + 1]) for at in range(0, len(points), 2)]
-    return make_prompt(frame, (box[0], box[1], box[2], box[3]) if box else None, pairs, pixels)
+    return make_prompt(frame, (box[0], box[1], box[2], box[3]) if box else None, pairs, pixels, text)
 
 
 def _check_frames(messages: MessageSet, names: Names) -> None:

@@ -51,20 +51,21 @@ class EmbeddedSegmenter:
         held, solid_hand = refine(canvas)
         to_canvas = invert(prediction.square.to_frame(CANVAS_SIZE))
         shape = frame.image.shape[:2]
-        object_mask = _to_frame(held.astype(np.float32), to_canvas, shape) > 0.5
-        hand_mask = _to_frame(solid_hand.astype(np.float32), to_canvas, shape) > 0.5
-        probability = _to_frame(canvas.object_probability, to_canvas, shape)
-        amodal = _to_frame(np.where(prediction.known, prediction.amodal, 0).astype(np.float32), to_canvas, shape)
+        object_mask = to_frame_map(held.astype(np.float32), to_canvas, shape) > 0.5
+        hand_mask = to_frame_map(solid_hand.astype(np.float32), to_canvas, shape) > 0.5
+        probability = to_frame_map(canvas.object_probability, to_canvas, shape)
+        amodal = to_frame_map(np.where(prediction.known, prediction.amodal, 0).astype(np.float32), to_canvas, shape)
         if prompt.mask is not None:
             object_mask = prompt.mask.copy()
             probability = np.maximum(probability * prompt.mask, prompt.mask).astype(np.float32)
         if prompt.box is not None and prompt.mask is None:
-            object_mask &= _inside_box(shape, prompt.box)
+            object_mask &= inside_box(shape, prompt.box)
         hand_mask &= ~object_mask
         score = _score(canvas, prediction, held, prompt)
-        _check(object_mask, hand, prompt, score)
-        warnings = _warnings(object_mask, canvas, score, prompt)
-        return SceneMasks(hand_mask, object_mask, probability, np.maximum(amodal, object_mask), score, warnings)
+        check_object(object_mask, hand, prompt, score)
+        warnings = object_warnings(object_mask, score, prompt)
+        whole = np.maximum(amodal, object_mask)
+        return SceneMasks(hand_mask, object_mask, probability, whole, score, warnings, prompt.text)
 
 
 def _canvas(frame: Frame, hand: HandObservation, prompt: ObjectPrompt, prediction: Prediction) -> Canvas:
@@ -88,14 +89,15 @@ def _canvas(frame: Frame, hand: HandObservation, prompt: ObjectPrompt, predictio
     )
 
 
-def _to_frame(values: Map, to_canvas: NDArray[np.float64], shape: tuple[int, ...]) -> Map:
+def to_frame_map(values: Map, to_canvas: NDArray[np.float64], shape: tuple[int, ...]) -> Map:
     """Resample a canvas map (S, S) into the frame, 0 outside the canvas."""
     size = (shape[1], shape[0])
     moved = cv2.warpAffine(values, to_canvas, size, flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP)
     return moved.astype(np.float32)
 
 
-def _inside_box(shape: tuple[int, ...], box: tuple[float, float, float, float]) -> Mask:
+def inside_box(shape: tuple[int, ...], box: tuple[float, float, float, float]) -> Mask:
+    """Pixels (H, W) within a box x0, y0, x1, y1."""
     rows, columns = np.arange(shape[0])[:, None], np.arange(shape[1])[None]
     x0, y0, x1, y1 = box
     result: Mask = (columns >= x0) & (columns <= x1) & (rows >= y0) & (rows <= y1)
@@ -113,7 +115,8 @@ def _score(canvas: Canvas, prediction: Prediction, held: Mask, prompt: ObjectPro
     return float(np.sqrt(prediction.holds * firmness) * FINGER_FACTORS[min(fingers, len(FINGER_FACTORS) - 1)])
 
 
-def _check(mask: Mask, hand: HandObservation, prompt: ObjectPrompt, score: float) -> None:
+def check_object(mask: Mask, hand: HandObservation, prompt: ObjectPrompt, score: float) -> None:
+    """Raise NoObjectError or EmptyObjectMaskError for a mask (H, W) that is no object."""
     box_area = max((hand.box[2] - hand.box[0]) * (hand.box[3] - hand.box[1]), 1.0)
     pixels = int(mask.sum())
     small = pixels < max(SMALLEST_SHARE * box_area, 8)
@@ -138,7 +141,8 @@ def _check(mask: Mask, hand: HandObservation, prompt: ObjectPrompt, score: float
         )
 
 
-def _warnings(mask: Mask, canvas: Canvas, score: float, prompt: ObjectPrompt) -> tuple[str, ...]:
+def object_warnings(mask: Mask, score: float, prompt: ObjectPrompt) -> tuple[str, ...]:
+    """Sentences for the user about an object mask (H, W): unsure, or cut off."""
     warnings = []
     if score < UNSURE:
         hint = "give --object-mask" if prompt.given else "mark it with --object-box or --object-point"

@@ -72,6 +72,7 @@ class SceneMasks:
     object_probability : (H, W) float32, the raw estimate of the object mask.
     amodal_probability : (H, W) float32 or None, estimate of the whole object's silhouette, hidden part included.
     object_score : 0 to 1, how sure the stage is that the hand holds this object.
+    object_name : what the object is called, "" when nobody said.
     warnings : sentences for the user.
     """
 
@@ -81,6 +82,7 @@ class SceneMasks:
     amodal_probability: NDArray[np.float32] | None
     object_score: float
     warnings: tuple[str, ...] = ()
+    object_name: str = ""
 
 
 @dataclass(frozen=True)

@@ -67,15 +67,17 @@ class ObjectPrompt:
     """What the user pointed at, in pixels of the frame.
 
     box : x0, y0, x1, y1; points : (x, y) pairs on the object; mask : (height, width) bool, True on the object.
+    text : what the object is called, "" when the user did not say; only some profiles can read.
     """
 
     box: tuple[float, float, float, float] | None = None
     points: tuple[tuple[float, float], ...] = ()
     mask: NDArray[np.bool_] | None = None
+    text: str = ""
 
     @property
     def given(self) -> bool:
-        """Whether the user said anything."""
+        """Whether the user pointed at a place; a name alone says what, and not where."""
         return self.box is not None or bool(self.points) or self.mask is not None
 
     def mirrored(self, width: int) -> ObjectPrompt:
@@ -86,4 +88,4 @@ class ObjectPrompt:
             box = (width - 1 - x1, y0, width - 1 - x0, y1)
         points = tuple((width - 1 - x, y) for x, y in self.points)
         mask = None if self.mask is None else np.ascontiguousarray(self.mask[:, ::-1])
-        return ObjectPrompt(box, points, mask)
+        return ObjectPrompt(box, points, mask, self.text)

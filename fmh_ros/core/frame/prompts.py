@@ -18,6 +18,8 @@ from fmh_ros.core.frame.image import read_mask
 Box = tuple[float, float, float, float]
 Point = tuple[float, float]
 
+#: A longer text is no name.
+LONGEST_TEXT = 200
 #: A smaller box or mask cannot be meant.
 MIN_BOX_SIDE = 4.0
 MIN_MASK_PIXELS = 16
@@ -47,12 +49,16 @@ def parse_point(text: str) -> Point:
 
 
 def make_prompt(
-    frame: Frame, box: Box | None = None, points: Sequence[Point] = (), mask: NDArray[np.bool_] | None = None
+    frame: Frame,
+    box: Box | None = None,
+    points: Sequence[Point] = (),
+    mask: NDArray[np.bool_] | None = None,
+    text: str = "",
 ) -> ObjectPrompt:
     """Check a prompt given in pixels of the upright original image and move it to the pixels of ``frame.image``.
 
-    box : x0, y0, x1, y1, clipped to the image; points : on the object; mask : (H, W) bool of the original image.
-    Raises PromptError.
+    box : x0, y0, x1, y1, clipped to the image; points : on the object; mask : (H, W) bool of the original image;
+    text : the object's name. Raises PromptError.
     """
     camera = frame.reported_camera
     width, height = camera.width, camera.height
@@ -68,16 +74,33 @@ def make_prompt(
         None if checked_box is None else _moved_box(frame, checked_box),
         tuple(_moved_point(frame, point) for point in points),
         None if mask is None else _moved_mask(frame, mask),
+        _checked_text(text),
     )
 
 
 def load_prompt(
-    frame: Frame, box: str | None = None, points: Sequence[str] = (), mask_path: str | Path | None = None
+    frame: Frame,
+    box: str | None = None,
+    points: Sequence[str] = (),
+    mask_path: str | Path | None = None,
+    text: str = "",
 ) -> ObjectPrompt:
     """Read a prompt as the command line gives it: texts and a mask file. Raises PromptError or FileMissingError."""
     mask = None if mask_path is None else read_mask(Path(mask_path), PromptError)
     parsed = None if box is None else parse_box(box)
-    return make_prompt(frame, parsed, [parse_point(point) for point in points], mask)
+    return make_prompt(frame, parsed, [parse_point(point) for point in points], mask, text)
+
+
+def _checked_text(text: str) -> str:
+    """One line of the text, or PromptError when it is no name."""
+    name = " ".join(text.split())
+    if len(name) > LONGEST_TEXT or not name.isprintable():
+        raise PromptError(
+            f"The object's name {name[:40]!r} has {len(name)} characters",
+            expected=f"a few words, at most {LONGEST_TEXT} characters",
+            change="Say what the object is, for example: red mug",
+        )
+    return name
 
 
 def _checked_box(box: Box, width: int, height: int) -> Box:

@@ -7,13 +7,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from fmh_ros.core.cues.types import HandDetector, PointMapper, Segmenter, Watcher
-from fmh_ros.core.errors import ProfileError
+from fmh_ros.core.errors import ProfileError, UnsupportedPromptError
 
 if TYPE_CHECKING:  # these need torch, and whoever only asks for the names of the profiles must not
     from fmh_ros.core.flow.protocol import LatentShapeModel
     from fmh_ros.core.hand.rig import HandRig
 
 PROFILES = ("embedded",)
+#: Profiles that can use the object's name.
+READING_PROFILES: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,16 @@ def check_profile(name: str) -> None:
     if name not in PROFILES:
         raise ProfileError(
             f"There is no profile {name!r}", expected="one of " + ", ".join(PROFILES), change="Use --profile embedded"
+        )
+
+
+def check_readable(name: str, text: str) -> None:
+    """Raise UnsupportedPromptError when the object is named and the profile cannot use that."""
+    if text.strip() and name not in READING_PROFILES:
+        raise UnsupportedPromptError(
+            f"The object is named ({text.strip()[:40]!r}), and the profile {name} cannot read",
+            expected="a box, points or a mask",
+            change="Leave the name out, or use a profile that can read",
         )
 
 

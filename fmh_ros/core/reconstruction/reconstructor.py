@@ -30,7 +30,7 @@ from fmh_ros.core.reconstruction.contacts import find_contacts
 from fmh_ros.core.reconstruction.job import Job
 from fmh_ros.core.reconstruction.mesh import field_to_mesh, preview_mesh
 from fmh_ros.core.reconstruction.mirror import mirror_preview, mirror_reconstruction
-from fmh_ros.core.reconstruction.profile import Stages, check_profile, load_stages
+from fmh_ros.core.reconstruction.profile import Stages, check_profile, check_readable, load_stages
 from fmh_ros.core.reconstruction.quality import measure_quality
 from fmh_ros.core.reconstruction.types import WEAK_SCORE, Reconstruction
 from fmh_ros.core.registration.place import canonical_pose
@@ -60,7 +60,7 @@ class Reconstructor:
     def __init__(self, profile: str = "embedded", preset: str = "default", stages: Stages | None = None) -> None:
         self.profile = profile
         self.preset = preset
-        self._stages = stages
+        self._stages, self._given = stages, stages is not None
 
     def load(self) -> None:
         """Load every model. Called by ``reconstruct`` when needed; raises ProfileError and ModelMissingError."""
@@ -110,6 +110,8 @@ class Reconstructor:
             FmhError: one of its typed children; nothing is left half done.
         """
         check_profile(self.profile)
+        if prompt is not None and not self._given:
+            check_readable(self.profile, prompt.text)
         config = config or guidance_preset(self.preset)
         if not guidance:
             config = replace(config, ablation=Ablation(guided=False))
