@@ -1,0 +1,189 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Hunyuan3D-2 behind the LatentShapeModel protocol.
+
+Conventions of the publisher that hold here: sigma 0 is noise and 1 data, the network predicts data - noise and takes
+sigma itself as time, so nothing is converted; a batch for guidance is [conditional, unconditional], the latter zeros in
+place of image tokens; latents are divided by the autoencoder's scale before decoding (``HunyuanDecoder``). Its
+canonical frame (y up, z towards the viewer of the picture, cube of half side 1.01) is kept as it is: registration finds
+where it stands in the camera frame.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from fmh_ros.core.cues.types import ObjectView
+from fmh_ros.core.errors import ModelMissingError, UsageError
+from fmh_ros.core.flow.hunyuan.checkpoint import FOLDERS, read_checkpoint, variant_folder
+from fmh_ros.core.flow.hunyuan.decoder import BOUNDS, HunyuanDecoder
+from fmh_ros.core.flow.hunyuan.networks import HunyuanNetworks, freeze, make_networks
+from fmh_ros.core.flow.hunyuan.picture import encoder_input, prepare_picture
+from fmh_ros.core.flow.vecset.decoder import DecodeSettings
+from fmh_ros.core.flow.vecset.field import VecsetField
+from fmh_ros.core.transforms import Similarity
+
+#: Catalogue's id of each variant, and of the publisher's faster autoencoders that may replace a variant's own.
+MODEL_IDS = {variant: f"hunyuan3d-{variant}" for variant in FOLDERS}
+VAE_IDS = {"2.0": "hunyuan3d-vae-2.0-turbo", "mini": "hunyuan3d-vae-mini-turbo"}
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+@dataclass(frozen=True)
+class HunyuanOptions:
+    """Options of the generator.
+
+    variant : one of ``checkpoint.FOLDERS``; dtype : of the networks, "auto" for bfloat16 on a GPU and float32 on a CPU.
+    guidance_scale : of classifier-free guidance, or the distilled networks' input for it.
+    guidance_schedule : "constant", as the paper says, or "decaying", as its public code does: from the middle of the
+        flow on, the scale times (1 - sigma), which ends below 1 and so away from the condition.
+    memory_mb, mesh_resolution : see ``DecodeSettings``. compile : compile the denoiser and the token transformer.
+    fast_vae : decode with the publisher's faster autoencoder.
+    """
+
+    variant: str = "2.0"
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    guidance_scale: float = 5.0
+    guidance_schedule: Literal["constant", "decaying"] = "constant"
+    memory_mb: int = 4096
+    mesh_resolution: int = 256
+    compile: bool = False
+    fast_vae: bool = False
+
+    def scale_at(self, sigma: float) -> float:
+        """Guidance scale at a noise level."""
+        decays = self.guidance_schedule == "decaying" and sigma > 0.5
+        return self.guidance_scale * (1.0 - sigma) if decays else self.guidance_scale
+
+
+@dataclass(frozen=True)
+class HunyuanCondition:
+    """Image tokens (2, T, C), conditional first and then zeros, or (1, T, C) for a network with distilled guidance."""
+
+    tokens: Tensor
+
+
+class HunyuanShapeModel:
+    """The flow and the autoencoder of one variant; networks are frozen, latents and velocities are float32."""
+
+    bounds = BOUNDS
+    temperature = 1.0
+
+    def __init__(self, networks: HunyuanNetworks, options: HunyuanOptions | None = None) -> None:
+        self.networks = networks
+        self.options = options or HunyuanOptions()
+        self.name = f"hunyuan3d-{self.options.variant}"
+        self.latent_shape: tuple[int, ...] = tuple(networks.vae.latent_shape)
+        self.device = torch.device("cpu")
+        self.dtype = torch.float32
+
+    @classmethod
+    def load(
+        cls, folder: Path, options: HunyuanOptions, device: str = "cpu", vae: Path | None = None
+    ) -> HunyuanShapeModel:
+        """Load a variant from the publisher's files; ``vae`` is the folder of another autoencoder for it.
+
+        Raises ModelMissingError, ModelFileError and UsageError.
+        """
+        checkpoint = read_checkpoint(variant_folder(folder, options.variant))
+        other = None if vae is None else read_checkpoint(vae)
+        model = cls(make_networks(checkpoint, other), options)
+        model.to(device)
+        return model
+
+    def to(self, device: str | torch.device, dtype: torch.dtype | None = None) -> HunyuanShapeModel:
+        """Move the networks; without a dtype it is the options' one."""
+        self.device = torch.device(device)
+        automatic = torch.float32 if self.device.type == "cpu" else torch.bfloat16
+        self.dtype = dtype or _DTYPES.get(self.options.dtype, automatic)
+        freeze(self.networks, self.device, self.dtype)
+        if self.options.compile:
+            self.networks.denoiser.compile()
+            self.networks.vae.transformer.compile()
+        return self
+
+    def schedule(self, steps: int) -> tuple[float, ...]:
+        """The steps + 1 noise levels, 0 to 1, that this variant was made for.
+
+        A consistency-trained one knows only the beginnings of its phases, which are the publisher's 1000 training
+        levels at every (1000 / phases)-th, so steps begin there.
+        """
+        shift, phases = self.networks.shift, self.networks.phases
+        if phases is None:
+            even = [step / steps for step in range(steps + 1)]
+            return tuple(shift * s / (1.0 + (shift - 1.0) * s) for s in even)
+        if steps > phases:
+            raise UsageError(f"{steps} flow steps", expected=f"at most {phases} with Hunyuan3D {self.options.variant}")
+        chosen = [step * phases // steps for step in range(steps)]
+        return (*((max(k * (1000 // phases) - 1, 0)) / 999 for k in chosen), 1.0)
+
+    @torch.no_grad()
+    def encode_condition(self, view: ObjectView) -> HunyuanCondition:
+        """Encode the completed view's picture. Raises EmptyObjectMaskError."""
+        how, encoder = self.networks.picture, self.networks.image_encoder
+        picture = encoder_input(prepare_picture(view, how), how).to(self.device, self.dtype)
+        tokens: Tensor = encoder(picture).last_hidden_state
+        if not how.class_token:
+            tokens = tokens[:, 1:]
+        if self.networks.guidance_embedded:
+            return HunyuanCondition(tokens)
+        return HunyuanCondition(torch.cat([tokens, torch.zeros_like(tokens)]))
+
+    @torch.no_grad()
+    def velocity(self, latent: Tensor, sigma: float, condition: HunyuanCondition) -> Tensor:
+        """Guided velocity, float32, on the networks' device."""
+        tokens = condition.tokens
+        batch = tokens.shape[0]
+        x = latent.to(self.device, self.dtype).expand(batch, *latent.shape[1:])
+        time = torch.full((batch,), sigma, device=self.device)
+        scale = self.options.scale_at(sigma)
+        if self.networks.guidance_embedded:
+            guidance = torch.full((batch,), scale, device=self.device, dtype=self.dtype)
+            distilled: Tensor = self.networks.denoiser(x, time, {"main": tokens}, guidance=guidance)
+            return distilled.float()
+        conditioned, free = self.networks.denoiser(x, time, {"main": tokens}, guidance=None).float().chunk(2)
+        result: Tensor = free + scale * (conditioned - free)
+        return result
+
+    def decode(self, latent: Tensor) -> VecsetField:
+        """Decode a clean latent to a field, differentiable to it."""
+        decoder = HunyuanDecoder(self.networks.vae, self.options.memory_mb)
+        settings = DecodeSettings(self.options.memory_mb, self.options.mesh_resolution)
+        return VecsetField(decoder, decoder.remember(latent), settings)
+
+    def canonical_to_view(self, view: ObjectView) -> Similarity | None:
+        """None: how the generated shape stands in the view is only roughly known."""
+        return None
+
+
+def make_hunyuan(models: Mapping[str, Path], options: Mapping[str, Any], device: str) -> HunyuanShapeModel:
+    """Load the generator of a profile; needs the model ``MODEL_IDS[variant]``, and with fast_vae ``VAE_IDS`` too.
+
+    options : fields of ``HunyuanOptions``. Raises UsageError, ModelMissingError and ModelFileError.
+    """
+    known = {each.name for each in fields(HunyuanOptions)}
+    if not set(options) <= known:
+        wrong = ", ".join(sorted(set(options) - known))
+        raise UsageError(f"The Hunyuan3D generator has no option {wrong}", expected=", ".join(sorted(known)))
+    chosen = HunyuanOptions(**options)
+    folder = _folder(models, MODEL_IDS.get(chosen.variant, chosen.variant))
+    vae = None
+    if chosen.fast_vae:
+        family = "mini" if chosen.variant.startswith("mini") else "2.0"
+        vae = _folder(models, VAE_IDS[family])
+    return HunyuanShapeModel.load(folder, chosen, device, vae)
+
+
+def _folder(models: Mapping[str, Path], name: str) -> Path:
+    if name not in models:
+        raise ModelMissingError(
+            f"The profile gives no folder for the model {name}",
+            expected="one of the variants that it lists",
+            change="Run `fmh models pull` with the profile's name",
+        )
+    return models[name]
