@@ -143,6 +143,16 @@ class HandDetector(Protocol):
         ...
 
 
+class ObjectNamer(Protocol):
+    """Says what a hand holds."""
+
+    name: str
+
+    def name_object(self, frame: Frame, hand: HandObservation) -> str:
+        """Return a few words for what the hand holds, such as "red mug"; "" when it cannot tell."""
+        ...
+
+
 class Segmenter(Protocol):
     """Separates hand, object and the rest, for one chosen hand."""
 

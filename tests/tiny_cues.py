@@ -1,0 +1,191 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Real classes of transformers and diffusers at tiny random configurations, and a scene with known masks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from fmh_ros.core.cues.types import HandObservation
+from fmh_ros.core.frame.camera import CameraModel
+from fmh_ros.core.frame.frame import Frame
+
+SKIN, RED, GROUND = (224, 172, 140), (190, 30, 40), (60, 90, 70)
+
+
+@dataclass(frozen=True)
+class Painted:
+    """A flat scene: a hand with a forearm, seen from the back, before an upright red box; all masks exact."""
+
+    frame: Frame
+    hand: HandObservation
+    hand_mask: NDArray[np.bool_]
+    object_mask: NDArray[np.bool_]
+
+
+@lru_cache(maxsize=1)
+def painted_scene() -> Painted:
+    """A right hand that comes from the lower right and holds a box in the upper left."""
+    height, width = 240, 320
+    wrist, forward = np.array([200.0, 160.0]), np.array([-0.8, -0.6])
+    aside = np.array([-forward[1], forward[0]])
+    keypoints = [wrist]
+    for finger, spread in enumerate((28.0, 14.0, 4.0, -6.0, -16.0)):
+        reach = (16.0, 42.0, 44.0, 42.0, 38.0)[finger]
+        keypoints += [wrist + forward * (reach + 9 * k) + aside * spread for k in range(4)]
+    points = np.array(keypoints)
+    hand = np.zeros((height, width), np.uint8)
+    for finger in range(5):
+        strip = points[[0, *range(4 * finger + 1, 4 * finger + 5)]]
+        cv2.polylines(hand, [np.round(strip).astype(np.int32)], False, 1, 11)
+    cv2.line(hand, (200, 160), (330, 258), 1, 26)
+    thing = np.zeros_like(hand)
+    cv2.rectangle(thing, (95, 50), (150, 135), 1, -1)
+    thing &= ~hand & 1
+    image = np.full((height, width, 3), GROUND, np.uint8)
+    image[thing > 0], image[hand > 0] = RED, SKIN
+    K = np.array([[300.0, 0, 151.0], [0, 302.0, 112.0], [0, 0, 1]])
+    low, high = points.min(0), points.max(0)
+    seen = HandObservation("right", 0.9, 0.9, (*low, *high), points, np.zeros((21, 3)))
+    return Painted(Frame(image, CameraModel(width, height, K)), seen, hand > 0, thing > 0)
+
+
+def seeded(kind: Any, config: Any, seed: int = 0) -> Any:
+    """A network with random weights, always the same."""
+    torch.manual_seed(seed)
+    return kind(config).eval()
+
+
+@lru_cache(maxsize=1)
+def tiny_sam2() -> Any:
+    """``Sam2Model`` of a 64-pixel image."""
+    from transformers import Sam2Config, Sam2Model, Sam2VisionConfig
+
+    backbone = {
+        "model_type": "sam2_hiera_det_model",
+        "hidden_size": 8,
+        "num_attention_heads": 1,
+        "image_size": [64, 64],
+        "blocks_per_stage": [1, 1, 2, 1],
+        "embed_dim_per_stage": [8, 16, 32, 64],
+        "num_attention_heads_per_stage": [1, 1, 1, 1],
+        "window_size_per_stage": [4, 4, 4, 4],
+        "global_attention_blocks": [3],
+    }
+    vision = Sam2VisionConfig(
+        backbone_config=backbone,
+        backbone_channel_list=[64, 32, 16, 8],
+        backbone_feature_sizes=[[16, 16], [8, 8], [4, 4]],
+        fpn_hidden_size=16,
+    )
+    prompts = {"hidden_size": 16, "image_size": 64, "patch_size": 16, "mask_input_channels": 4}
+    decoder = {"hidden_size": 16, "mlp_dim": 16, "num_attention_heads": 2, "iou_head_hidden_dim": 16}
+    return seeded(
+        Sam2Model, Sam2Config(vision_config=vision, prompt_encoder_config=prompts, mask_decoder_config=decoder)
+    )
+
+
+def _sam3_vision() -> dict[str, Any]:
+    backbone = {
+        "model_type": "sam3_vit_model",
+        "hidden_size": 16,
+        "intermediate_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "image_size": 56,
+        "patch_size": 14,
+        "window_size": 2,
+        "global_attn_indexes": [1],
+        "pretrain_image_size": 28,
+    }
+    sizes = [[16, 16], [8, 8], [4, 4]]
+    return {
+        "model_type": "sam3_vision_model",
+        "backbone_config": backbone,
+        "fpn_hidden_size": 16,
+        "backbone_feature_sizes": sizes,
+    }
+
+
+@lru_cache(maxsize=1)
+def tiny_sam3_tracker() -> Any:
+    """``Sam3TrackerModel`` of a 56-pixel image."""
+    from transformers import Sam3TrackerConfig, Sam3TrackerModel
+
+    prompts = {"hidden_size": 16, "image_size": 56, "patch_size": 14, "mask_input_channels": 4}
+    decoder = {"hidden_size": 16, "mlp_dim": 16, "num_attention_heads": 2, "iou_head_hidden_dim": 16}
+    return seeded(
+        Sam3TrackerModel,
+        Sam3TrackerConfig(vision_config=_sam3_vision(), prompt_encoder_config=prompts, mask_decoder_config=decoder),
+    )
+
+
+@lru_cache(maxsize=1)
+def tiny_sam3() -> Any:
+    """``Sam3Model`` of a 56-pixel image with a CLIP text encoder of 50 words."""
+    from transformers import Sam3Config, Sam3Model
+
+    part = {"hidden_size": 16, "num_attention_heads": 2}
+    layers = {**part, "num_layers": 1, "intermediate_size": 16}
+    text = {
+        "model_type": "clip_text_model",
+        "vocab_size": 50,
+        "hidden_size": 16,
+        "intermediate_size": 16,
+        "projection_dim": 16,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "max_position_embeddings": 32,
+    }
+    config = Sam3Config(
+        vision_config=_sam3_vision(),
+        text_config=text,
+        geometry_encoder_config=layers,
+        detr_encoder_config=layers,
+        detr_decoder_config={**layers, "num_queries": 8},
+        mask_decoder_config={**part, "num_upsampling_stages": 3},
+    )
+    return seeded(Sam3Model, config)
+
+
+WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", ".", "hand", "mug", "red", "box", "object"]
+
+
+@lru_cache(maxsize=1)
+def tiny_words() -> Any:
+    """A BERT tokenizer of ten words."""
+    from transformers import BertTokenizer
+
+    return BertTokenizer(vocab={word: k for k, word in enumerate(WORDS)})
+
+
+@lru_cache(maxsize=1)
+def tiny_grounding_dino() -> Any:
+    """``GroundingDinoForObjectDetection`` with a Swin backbone of three small stages."""
+    from transformers import BertConfig, GroundingDinoConfig, GroundingDinoForObjectDetection, SwinConfig
+
+    backbone = SwinConfig(
+        image_size=64, embed_dim=8, depths=[1, 1, 1, 1], num_heads=[1, 1, 2, 2], window_size=4, out_indices=[2, 3, 4]
+    )
+    text = BertConfig(vocab_size=len(WORDS), hidden_size=16, num_hidden_layers=1, num_attention_heads=2,
+                      intermediate_size=16)  # fmt: skip
+    layers = {
+        "d_model": 32, "encoder_layers": 1, "decoder_layers": 2, "encoder_attention_heads": 2,
+        "decoder_attention_heads": 2, "encoder_ffn_dim": 16, "decoder_ffn_dim": 16, "num_queries": 10,
+        "disable_custom_kernels": True,
+    }  # fmt: skip
+    config = GroundingDinoConfig(backbone_config=backbone, text_config=text, **layers)
+    return seeded(GroundingDinoForObjectDetection, config)
+
+
+def save(network: Any, folder: Path) -> Path:
+    """Write a network in the publisher's layout: config.json and safetensors."""
+    network.save_pretrained(folder)
+    return folder
