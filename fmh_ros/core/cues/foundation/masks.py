@@ -163,9 +163,9 @@ class PromptedSegmenter:
         if prompt.mask is not None:
             object_mask, probability = prompt.mask.copy(), prompt.mask.astype(np.float32)
         else:
-            object_mask = to_frame_map(held.astype(np.float32), to_square, shape) > 0.5
+            object_mask = _to_frame_mask(held, view, shape)
             probability = to_frame_map(_sigmoid(np.where(inside, object_logits, -20)), to_square, shape)
-        hand_mask = (to_frame_map(arm.astype(np.float32), to_square, shape) > 0.5) & ~object_mask
+        hand_mask = _to_frame_mask(arm, view, shape) & ~object_mask
         border = np.ones_like(held)
         border[2:-2, 2:-2] = False
         return SceneMasks(hand_mask, object_mask, probability, None, score), bool((held & border & inside).any())
@@ -261,6 +261,13 @@ def _connected(view: _View, held: Mask, prompt: ObjectPrompt) -> Mask:
         near = ndimage.minimum(ndimage.distance_transform_edt(seeds), pieces, numbers) < REACH * view.hand_size
         keep &= near
     result: Mask = np.isin(pieces, numbers[keep])
+    return result
+
+
+def _to_frame_mask(mask: Mask, view: _View, shape: tuple[int, ...]) -> Mask:
+    """Resample a mask (S, S) to the frame (H, W); what touches the photo's border reaches it."""
+    beyond = ndimage.binary_dilation(mask, iterations=2) & ~view.inside
+    result: Mask = to_frame_map((mask | beyond).astype(np.float32), view.to_square, shape) > 0.5
     return result
 
 
