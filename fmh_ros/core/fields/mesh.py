@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -37,6 +37,10 @@ class MeshField:
     def resolution(self) -> int:
         """Samples per axis."""
         return int(self.field.values.shape[0])
+
+    def to(self, device: torch.device) -> MeshField:
+        """The same field on a device."""
+        return replace(self, field=GridField(self.field.values.to(device), self.field.bounds))
 
 
 def mesh_field(vertices: NDArray[np.floating], faces: NDArray[np.integer], voxel: float = VOXEL_M) -> MeshField:

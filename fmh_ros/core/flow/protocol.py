@@ -16,6 +16,10 @@ class LatentShapeModel(Protocol):
     """sigma = 0 is noise and sigma = 1 is data: x_sigma = (1 - sigma) noise + sigma data, v = data - noise.
 
     temperature : deviation of the noise that sampling starts from; 1 as trained, less for fewer odd shapes.
+
+    Optional members: ``device`` (torch.device), where velocities and fields are made, the CPU when there is none, and
+    ``schedule(steps)``, the steps + 1 noise levels from 0 to 1 that the model was trained for (``sampler.schedule``).
+    Latents are taken from any device.
     """
 
     name: str

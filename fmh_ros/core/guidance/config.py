@@ -19,6 +19,8 @@ Decisions behind ``paper`` (the published value or behaviour, then what is used 
 - The last of 20 flow steps has no length: N + 1 noise levels, so every step moves the state.
 - The keypoint loss is in squared pixels of a 512 px crop whatever the hand's size: kept, scaled from the crop used.
 - The classifier-free guidance scale belongs to the generator and is constant, as the text says.
+- The object is decoded densely and meshed at every iteration: its field is traced, with gradients where losses look;
+  ``object_surface="dense_mesh"`` does as published, so that both can be compared on the same weights.
 Kept as published: the order and number of phases and iterations, rates, moments dropped at each flow step, the loss
 of the union of hand and object in phase 3, the velocity as an unconstrained leaf.
 """
@@ -140,6 +142,8 @@ class GuidanceConfig:
     proximity_with_depth : share of the proximity's weight where the object's depth is measured.
     pose_prior_with_depth : factor on the object's pose regularisers there: pose and shape can trade a shift for each
     other at the same depth image, and it is the registered pose that is right.
+    object_surface : what of the object is rendered: "implicit" traces its field, with gradients only at the points that
+    a loss sees; "dense_mesh" decodes the whole grid with gradients and renders a mesh of it, as published.
     """
 
     preset: str
@@ -158,6 +162,7 @@ class GuidanceConfig:
     contact_reach_m: float = 0.01
     contact_vertices: Literal["near", "all"] = "near"
     proximity_with_depth: float = 1.0
+    object_surface: Literal["implicit", "dense_mesh"] = "implicit"
     pose_prior_with_depth: float = 1.0
     ablation: Ablation = field(default_factory=Ablation)
 

@@ -19,7 +19,7 @@ from fmh_ros.core.fields.mesh import MeshField
 from fmh_ros.core.fields.pose import PoseParameters
 from fmh_ros.core.fields.protocol import ImplicitField
 from fmh_ros.core.flow.protocol import LatentShapeModel
-from fmh_ros.core.flow.sampler import clean_estimate, euler_step, initial_noise, sigmas
+from fmh_ros.core.flow.sampler import clean_estimate, euler_step, initial_noise, schedule
 from fmh_ros.core.guidance.config import GuidanceConfig, PhaseConfig
 from fmh_ros.core.guidance.objective import OBJECT_RESOLUTION, Bodies, Objective, Terms
 from fmh_ros.core.guidance.optimiser import PoseOptimiser, VelocityLeaf
@@ -103,9 +103,10 @@ def guide(
     on_estimate : given the clean estimate at the start of each guided flow step, with its T_camera_canonical.
     Raises CancelledError when ``cancelled`` says so between two iterations.
     """
-    objective = Objective(supervision, hand, hand_field, config)
+    device = getattr(model, "device", torch.device("cpu"))
+    objective = Objective(supervision.to(device), hand, hand_field.to(device), config)
     run = _Run(model, condition, objective, config, progress, cancelled, hurry, on_estimate)
-    hand_pose = PoseParameters(hand.T_camera_hand, hand.vertices.mean(0), device=supervision.rays.device)
+    hand_pose = PoseParameters(hand.T_camera_hand, hand.vertices.mean(0), device=device)
     return run.sample(initial_noise(model.latent_shape, generator, model.temperature), hand_pose, T_camera_canonical)
 
 
@@ -135,7 +136,7 @@ class _Run:
     ) -> None:
         self.model, self.condition, self.objective, self.config = model, condition, objective, config
         self.progress, self.cancelled, self.hurry, self.on_estimate = progress, cancelled, hurry, on_estimate
-        self.sigmas = sigmas(config.flow_steps)
+        self.sigmas = schedule(model, config.flow_steps)
         self.plan = plan_phases(config)
         self.planned = sum(len(p.steps) * p.settings.iterations for p in self.plan) + config.flow_steps
         self.furthest = 0.0

@@ -9,6 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fmh_ros.core.fields.dense import DenseMesh, dense_values, extract_mesh
+from fmh_ros.core.fields.dense_render import render_mesh
 from fmh_ros.core.fields.mesh import MeshField
 from fmh_ros.core.fields.pose import PoseParameters, TorchPose, torch_pose
 from fmh_ros.core.fields.protocol import ImplicitField
@@ -58,7 +60,7 @@ class Objective:
         self.vertices = tensor(hand.vertices)
         self.keypoints = tensor(hand.keypoints)
         self.vertex_weights = tensor(_vertex_areas(hand))
-        self.groups = _contact_groups(hand, config.contact_vertices)
+        self.groups = tuple(group.to(device) for group in _contact_groups(hand, config.contact_vertices))
         self.hand_scale_sigma = max(hand.scale_sigma, 1e-3)
         self.hand_size = float(np.ptp(hand.vertices, axis=0).max())
         self.K = tensor(supervision.camera.K)
@@ -82,13 +84,12 @@ class Objective:
         if bodies.field is not None and bodies.object is not None:
             T_object = bodies.object.pose()
             wanted = self._wanted(seen.object, phase, phase.object)
-            settings = self._settings(OBJECT_RESOLUTION)
-            object_image = render(bodies.field, T_object, seen.rays, settings, wanted)
+            object_image, mesh = self._object_image(bodies.field, T_object, wanted)
             softness = self._softness_px(T_object, bodies.field.bounds, OBJECT_RESOLUTION)
             size = float(bodies.object.initial.scale)
             terms |= self._image_terms("object", phase.object, object_image, seen.object, size, softness)
             terms |= _pose_terms("object", phase.object, bodies.object, size, OBJECT_SCALE_SIGMA, self.pose_prior)
-            terms |= self._pair_terms(pair, T_hand, T_object, bodies.field)
+            terms |= self._pair_terms(pair, T_hand, T_object, bodies.field, mesh)
             if pair.ordering > 0 and hand_image is not None:
                 order = (hand_image.depth, object_image.depth, seen.hand.visible, seen.object.visible)
                 terms["ordering"] = pair.ordering / size * losses.ordering(*order, ORDER_SLACK_M)
@@ -102,6 +103,16 @@ class Objective:
         if bodies.relative_shift is not None and pair.velocity > 0:
             terms["velocity"] = pair.velocity * bodies.relative_shift**2
         return terms
+
+    def _object_image(
+        self, field: ImplicitField, T_object: TorchPose, wanted: Wanted
+    ) -> tuple[RenderedField, DenseMesh | None]:
+        """Render the object by the route of the config, and return its mesh where the route makes one."""
+        rays, settings = self.supervision.rays, self._settings(OBJECT_RESOLUTION)
+        if self.config.object_surface == "implicit":
+            return render(field, T_object, rays, settings, wanted), None
+        mesh = extract_mesh(dense_values(field), field.bounds)
+        return render_mesh(mesh, field.bounds, T_object, rays, settings, wanted), mesh
 
     def _settings(self, resolution: int) -> RenderSettings:
         return RenderSettings(resolution, self.config.softness_voxels)
@@ -184,13 +195,23 @@ class Objective:
             value = losses.squared_keypoint_loss(points, self.K, seen.keypoints_2d, seen.camera.width)
         return {"keypoints": weights.keypoints * value}
 
-    def _pair_terms(self, weights: PairWeights, T_hand: TorchPose, T_object: TorchPose, field: ImplicitField) -> Terms:
+    def _pair_terms(
+        self,
+        weights: PairWeights,
+        T_hand: TorchPose,
+        T_object: TorchPose,
+        field: ImplicitField,
+        mesh: DenseMesh | None,
+    ) -> Terms:
         """Intersection both ways and proximity, in centimetres times their weights."""
         terms: Terms = {}
         if weights.intersection <= 0 and weights.proximity <= 0:
             return terms
         vertices = T_hand.apply(self.vertices)
-        surface = surface_points(field, OBJECT_RESOLUTION, SURFACE_POINTS)
+        if mesh is None:
+            surface = surface_points(field, OBJECT_RESOLUTION, SURFACE_POINTS)
+        else:
+            surface = mesh.vertices[:: max(-(-len(mesh.vertices) // SURFACE_POINTS), 1)]
         if len(surface) == 0:
             return terms
         held_fixed = T_object.apply(surface.detach())

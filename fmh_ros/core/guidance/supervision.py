@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 
 import cv2
 import numpy as np
@@ -37,6 +37,10 @@ class Target:
     signed_px: Tensor
     known: Tensor
 
+    def to(self, device: torch.device) -> Target:
+        """The same target on a device."""
+        return Target(*(getattr(self, each.name).to(device) for each in fields(self)))
+
 
 @dataclass(frozen=True)
 class Supervision:
@@ -59,6 +63,11 @@ class Supervision:
     depth_sigma: float
     keypoints_2d: Tensor
     hand_px: float
+
+    def to(self, device: torch.device) -> Supervision:
+        """The same supervision on a device."""
+        values = {each.name: getattr(self, each.name) for each in fields(self)}
+        return replace(self, **{k: v.to(device) for k, v in values.items() if isinstance(v, (Tensor, Target))})
 
 
 def supervision_box(masks: SceneMasks, observation: HandObservation) -> tuple[float, float, float, float]:

@@ -15,7 +15,7 @@ from fmh_ros.core.cues.types import ObjectView
 from fmh_ros.core.errors import RegistrationError
 from fmh_ros.core.fields.protocol import ImplicitField
 from fmh_ros.core.flow.protocol import LatentShapeModel
-from fmh_ros.core.flow.sampler import euler_step, initial_noise, sigmas
+from fmh_ros.core.flow.sampler import euler_step, initial_noise, schedule
 from fmh_ros.core.registration.register import register
 from fmh_ros.core.transforms import Similarity
 
@@ -42,7 +42,7 @@ def canonical_pose(model: LatentShapeModel, condition: Any, view: ObjectView, se
 def preview(model: LatentShapeModel, condition: Any, seed: int) -> ImplicitField:
     """Sample the flow once, coarsely and without guidance."""
     x = initial_noise(model.latent_shape, torch.Generator().manual_seed(seed), model.temperature)
-    levels = sigmas(PREVIEW_STEPS)
+    levels = schedule(model, PREVIEW_STEPS)
     with torch.no_grad():
         for now, after in pairwise(levels):
             velocity = model.velocity(x, now, condition)
