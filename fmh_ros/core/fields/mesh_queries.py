@@ -47,7 +47,7 @@ class NearestPoints:
 
 
 @wp.kernel(enable_backward=False)
-def _cast(
+def cast_rays(
     mesh: wp.uint64,
     origins: wp.array[wp.vec3],
     directions: wp.array[wp.vec3],
@@ -56,6 +56,7 @@ def _cast(
     face: wp.array[wp.int32],
     barycentric: wp.array[wp.vec2],
 ) -> None:
+    """First hit of one ray; the outputs as in ``RayHits``, the weights of the first two corners in place of normals."""
     i = wp.tid()
     hit = wp.mesh_query_ray(mesh, origins[i], directions[i], reach)
     face[i] = -1
@@ -131,7 +132,7 @@ class MeshQueries:
             wp.array(np.ascontiguousarray(unit, np.float32), dtype=wp.vec3, device="cpu"),
             reach,
         ]
-        wp.launch(_cast, dim=count, inputs=[*inputs, distance, face, uv], device="cpu")
+        wp.launch(cast_rays, dim=count, inputs=[*inputs, distance, face, uv], device="cpu")
         faces = face.numpy().astype(np.int64)
         return np.where(faces >= 0, distance.numpy(), np.inf).astype(np.float64), faces, uv.numpy()
 
