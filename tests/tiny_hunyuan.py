@@ -7,13 +7,17 @@ import importlib.util
 from functools import cache
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
+from fmh_ros.core.cues.types import ObjectView
 from fmh_ros.core.flow.hunyuan.checkpoint import Checkpoint
 from fmh_ros.core.flow.hunyuan.model import HunyuanOptions, HunyuanShapeModel
 from fmh_ros.core.flow.hunyuan.networks import HunyuanNetworks, make_networks
+from fmh_ros.core.frame.camera import CameraModel
+from fmh_ros.core.transforms import Similarity
 
 needs_hunyuan = pytest.mark.skipif(
     importlib.util.find_spec("hy3dgen") is None,
@@ -41,8 +45,9 @@ def tiny_config(turbo: bool = False, **vae: Any) -> dict[str, Any]:
         "num_freqs": 4,
         "include_pi": False,
         "heads": 4,
-        "width": 64,
+        "width": 48,
         "num_decoder_layers": 1,
+        "geo_decoder_mlp_expand_ratio": 2,
         "qkv_bias": False,
         "qk_norm": True,
         "scale_factor": 0.9990943042622529,
@@ -87,6 +92,23 @@ def random_model(turbo: bool = False, **options: Any) -> HunyuanShapeModel:
     return HunyuanShapeModel(random_networks(turbo), HunyuanOptions(**options)).to("cpu")
 
 
+def view_of(image: np.ndarray, mask: np.ndarray) -> ObjectView:
+    size = len(mask)
+    K = np.array([[3.0 * size, 0, size / 2], [0, 3.0 * size, size / 2], [0, 0, 1]])
+    pose = Similarity(np.eye(3), np.array([0, 0, 0.6]), 0.1)
+    return ObjectView(CameraModel(size, size, K), mask, mask < 0, None, None, image, pose)
+
+
+def flag_view(size: int = 96) -> ObjectView:
+    """An L off the centre in two colours: neither mirrored nor turned does it look the same."""
+    image = np.full((size, size, 3), 255, np.uint8)
+    mask = np.zeros((size, size), np.float32)
+    mask[20:70, 30:42], mask[58:70, 30:66] = 1, 1
+    image[mask > 0] = (200, 30, 60)
+    image[20:40, 30:42] = (10, 90, 240)
+    return view_of(image, mask)
+
+
 #: Truncation of the fitted value, canonical units; deviation of the shape parameters, and of tokens about them.
 TRUNCATION, SPREAD, TOKEN_NOISE = 0.15, 0.5, 0.1
 
@@ -122,6 +144,7 @@ def _fit(module: torch.nn.Module, loss: Any, steps: int, rate: float) -> None:
         optimiser.zero_grad(set_to_none=True)
         loss().backward()
         optimiser.step()
+    optimiser.zero_grad(set_to_none=True)
     module.requires_grad_(False)
 
 
@@ -133,7 +156,7 @@ def fitted_networks(vae_steps: int = 500, flow_steps: int = 250) -> HunyuanNetwo
 
     def decoding() -> Tensor:
         shape = 0.8 * torch.randn((8, 6), generator=generator)
-        points = 2.02 * torch.rand((8, 384, 3), generator=generator) - 1.01
+        points = 2.02 * torch.rand((8, 320, 3), generator=generator) - 1.01
         tokens = networks.vae(tokens_of(shape, generator) / networks.vae.scale_factor)
         target = (-shape_distance(shape, points) / TRUNCATION).clamp(-1, 1)
         return (networks.vae.geo_decoder(queries=points, latents=tokens)[..., 0] - target).abs().mean()

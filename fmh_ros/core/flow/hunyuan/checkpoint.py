@@ -5,10 +5,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
 import yaml
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -70,7 +72,7 @@ def read_checkpoint(folder: Path) -> Checkpoint:
     try:
         config = yaml.safe_load((folder / "config.yaml").read_text())
         tensors = load_file(path) if path.suffix == ".safetensors" else _read_pickle(path)
-    except (OSError, ValueError, RuntimeError, yaml.YAMLError) as error:
+    except (OSError, ValueError, RuntimeError, SafetensorError, UnpicklingError, yaml.YAMLError) as error:
         raise ModelFileError(
             f"{path} or the config beside it cannot be read: {error}",
             expected="the publisher's files as published",
