@@ -28,9 +28,10 @@ class DenseMesh:
     faces: Tensor
 
 
-def dense_values(field: ImplicitField, resolution: int = DENSE_RESOLUTION) -> Tensor:
-    """Query a field at all points of its grid, (R, R, R) indexed [x, y, z], differentiable to what made the field."""
-    device = field.grid(2).device
+def dense_values(
+    field: ImplicitField, resolution: int = DENSE_RESOLUTION, device: torch.device | str = "cpu"
+) -> Tensor:
+    """Query a field at all points of its grid, (R, R, R) float32 indexed [x, y, z], differentiable to what made it."""
     axis = torch.linspace(-field.bounds, field.bounds, resolution, device=device)
     return field.query(torch.cartesian_prod(axis, axis, axis)).view((resolution,) * 3)
 

@@ -37,7 +37,7 @@ def render_dense(
     resolution: int = DENSE_RESOLUTION,
 ) -> RenderedField:
     """Mesh a field on a grid of ``resolution`` samples per axis and render it, as ``render`` renders the field."""
-    mesh = extract_mesh(dense_values(field, resolution), field.bounds)
+    mesh = extract_mesh(dense_values(field, resolution, rays.device), field.bounds)
     return render_mesh(mesh, field.bounds, T_camera_field, rays, settings, wanted)
 
 

@@ -111,7 +111,7 @@ class Objective:
         rays, settings = self.supervision.rays, self._settings(OBJECT_RESOLUTION)
         if self.config.object_surface == "implicit":
             return render(field, T_object, rays, settings, wanted), None
-        mesh = extract_mesh(dense_values(field), field.bounds)
+        mesh = extract_mesh(dense_values(field, device=rays.device), field.bounds)
         return render_mesh(mesh, field.bounds, T_object, rays, settings, wanted), mesh
 
     def _settings(self, resolution: int) -> RenderSettings:
