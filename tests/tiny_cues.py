@@ -185,6 +185,59 @@ def tiny_grounding_dino() -> Any:
     return seeded(GroundingDinoForObjectDetection, config)
 
 
+QWEN_MARKS = ["<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|image_pad|>", "<|vision_end|>"]
+
+
+@lru_cache(maxsize=1)
+def tiny_qwen_words() -> Any:
+    """A tokenizer of single words with the chat marks of Qwen."""
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    words = ["[unk]", *QWEN_MARKS, "red", "mug", "blue", "box", "nothing", "Which", "object", "user", "assistant"]
+    inner = Tokenizer(models.WordLevel({word: k for k, word in enumerate(words)}, unk_token="[unk]"))
+    inner.pre_tokenizer = pre_tokenizers.Whitespace()
+    return PreTrainedTokenizerFast(
+        tokenizer_object=inner, unk_token="[unk]", eos_token="<|im_end|>", additional_special_tokens=QWEN_MARKS
+    )
+
+
+@lru_cache(maxsize=2)
+def tiny_qwen(generation: str = "2.5") -> Any:
+    """``Qwen2_5_VLForConditionalGeneration`` or ``Qwen3VLForConditionalGeneration``."""
+    import transformers
+
+    marks = {name: tiny_qwen_words().convert_tokens_to_ids(f"<|{mark}|>") for name, mark in (
+        ("image_token_id", "image_pad"), ("vision_start_token_id", "vision_start"),
+        ("vision_end_token_id", "vision_end"))}  # fmt: skip
+    text = {
+        "vocab_size": len(tiny_qwen_words()), "hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1,
+        "num_attention_heads": 2, "num_key_value_heads": 1, "max_position_embeddings": 512, "bos_token_id": 1,
+        "eos_token_id": 2, "pad_token_id": 2,
+    }  # fmt: skip
+    rope = {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [1, 1, 2]}
+    vision = {"depth": 1, "hidden_size": 16, "intermediate_size": 16, "num_heads": 2, "out_hidden_size": 16}
+    if generation == "2.5":
+        config = transformers.Qwen2_5_VLConfig(
+            text_config={**text, "rope_parameters": {**rope, "type": "mrope"}},
+            vision_config={**vision, "fullatt_block_indexes": [0]}, **marks,
+        )  # fmt: skip
+        return seeded(transformers.Qwen2_5_VLForConditionalGeneration, config)
+    config = transformers.Qwen3VLConfig(
+        text_config={**text, "head_dim": 8, "rope_parameters": {**rope, "mrope_interleaved": True}},
+        vision_config={**vision, "patch_size": 14, "num_position_embeddings": 16, "deepstack_visual_indexes": [0]},
+        **marks,
+    )
+    return seeded(transformers.Qwen3VLForConditionalGeneration, config)
+
+
+def tiny_qwen_images() -> Any:
+    """Qwen's image processor for pictures of at most 56 x 56 pixels."""
+    from transformers.models.qwen2_vl import image_processing_pil_qwen2_vl as own
+
+    return own.Qwen2VLImageProcessorPil(size={"shortest_edge": 28 * 28, "longest_edge": 56 * 56})
+
+
 def save(network: Any, folder: Path) -> Path:
     """Write a network in the publisher's layout: config.json and safetensors."""
     network.save_pretrained(folder)

@@ -150,6 +150,12 @@ class ModelFileError(FmhError):
     code = 43
 
 
+class RemoteModelError(FmhError):
+    """A model that runs elsewhere refused the request, or could not be reached."""
+
+    code = 44
+
+
 class CancelledError(FmhError):
     """The job was cancelled between two iterations; nothing was written."""
 
