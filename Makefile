@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-# Variables: PYTHON, TORCH_SPEC, TORCH_INDEX (see tools/setup_env.sh), OUT (where the demo writes),
+# Variables: PYTHON, TORCH_SPEC, TORCH_INDEX, HUNYUAN (see tools/setup_env.sh), OUT (where the demo writes),
 # RUNS (where training keeps its data and checkpoints).
 OUT ?= out/demo
 RUNS ?= runs
@@ -7,7 +7,7 @@ EXAMPLE := fmh_ros/assets/example
 BIN := .venv/bin
 ENCODER := $(RUNS)/masks/encoder.safetensors
 
-export PYTHON TORCH_SPEC TORCH_INDEX
+export PYTHON TORCH_SPEC TORCH_INDEX HUNYUAN
 
 # With a sourced ROS its tools find what setup-ros adds to it; without one, .venv needs no variables.
 ifdef ROS_DISTRO
