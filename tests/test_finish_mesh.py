@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -107,6 +109,34 @@ def test_smoothing_makes_a_coarse_ball_rounder_without_shrinking_it() -> None:
     radius = np.linalg.norm(coarse.vertices, axis=1)
     assert radius.mean() == pytest.approx(0.6 * 0.08, rel=0.005)
     assert radius.std() < 0.003 * radius.mean()
+
+
+def test_a_field_that_asks_for_a_fine_grid_keeps_detail_within_the_number_of_triangles(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A ball with a thin rib round it, which the grid of so few triangles is too coarse for."""
+
+    def ribbed(points: np.ndarray) -> np.ndarray:
+        rib = np.hypot(np.hypot(points[..., 0], points[..., 1]) - 0.6, points[..., 2]) - 0.02
+        return np.minimum(ball(points), rib)
+
+    def rib_height(obj: ObjectMesh) -> float:
+        world = np.asarray(obj.T_camera_object.apply(obj.vertices))
+        local = T_CAMERA_FIELD.inverse().apply(world)
+        return float(np.quantile(np.linalg.norm(local[np.abs(local[:, 2]) < 0.01], axis=1), 0.9)) - 0.6
+
+    solid = Solid(ribbed)
+    monkeypatch.setattr("fmh_ros.core.reconstruction.mesh.MAX_FACES", 12_000)
+    coarse = field_to_mesh(solid, T_CAMERA_FIELD)
+    solid.mesh_resolution = 180  # type: ignore[attr-defined]
+    fine = field_to_mesh(solid, T_CAMERA_FIELD)
+    for obj in (coarse, fine):
+        assert_one_closed_body(obj)
+        assert len(obj.faces) <= 12_000
+    assert rib_height(fine) == pytest.approx(0.02, abs=0.004)
+    assert abs(rib_height(fine) - 0.02) < abs(rib_height(coarse) - 0.02)
+    monkeypatch.setitem(sys.modules, "fast_simplification", None)
+    assert len(field_to_mesh(solid, T_CAMERA_FIELD).faces) <= 12_000, "without the library, fewer grid points"
 
 
 def test_a_rough_surface_stays_within_the_face_budget() -> None:

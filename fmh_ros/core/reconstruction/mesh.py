@@ -16,6 +16,8 @@ from fmh_ros.core.transforms import Similarity
 
 FloatArray = NDArray[np.float64]
 
+#: Grid points a side, where neither the field nor the caller asks for another number.
+RESOLUTION = 128
 #: Largest number of triangles of a result: enough for a millimetre or two on a hand-sized object.
 MAX_FACES = 40_000
 #: A body of fewer cells than this is noise.
@@ -25,21 +27,29 @@ MAX_VOLUME_CHANGE = 0.01
 MAX_SHIFT_CELLS = 0.75
 
 
-def field_to_mesh(field: ImplicitField, T_camera_field: Similarity, resolution: int = 128) -> ObjectMesh:
+def field_to_mesh(field: ImplicitField, T_camera_field: Similarity, resolution: int | None = None) -> ObjectMesh:
     """Mesh the zero level of ``field`` and give it an object frame.
 
     T_camera_field : pose and scale (metres per field unit) of the field's cube in the camera optical frame.
-    resolution : grid points a side; fewer are used when the surface would have more than MAX_FACES triangles.
+    resolution : grid points a side, None for the field's own ``mesh_resolution`` or else RESOLUTION. A surface that
+        would have more than MAX_FACES triangles is simplified to that many when the field asks for a finer grid than
+        RESOLUTION and fast-simplification is installed; otherwise fewer grid points are used.
 
     The result is one closed body with outward winding: loose parts and inner cavities are dropped, and a surface that
     leaves the cube is closed at its wall. Raises EmptyShapeError when the field has no surface.
     """
-    body, cell = _largest_body(field, resolution)
-    if len(body.faces) > MAX_FACES:
-        coarser = int(resolution * np.sqrt(MAX_FACES / len(body.faces)) * 0.98)
-        body, cell = _largest_body(field, coarser)
-    body = smooth_without_shrinking(body, cell)
-    return place_in_object_frame(T_camera_field.apply(np.asarray(body.vertices)), np.asarray(body.faces, np.int64))
+    wanted = resolution or int(getattr(field, "mesh_resolution", RESOLUTION))
+    body, cell = _largest_body(field, wanted)
+    simpler = None
+    if len(body.faces) > MAX_FACES and wanted > RESOLUTION:
+        simpler = simplified(smooth_without_shrinking(body, cell), MAX_FACES)
+    if simpler is None:
+        if len(body.faces) > MAX_FACES:
+            body, cell = _largest_body(field, int(wanted * np.sqrt(MAX_FACES / len(body.faces)) * 0.98))
+        simpler = smooth_without_shrinking(body, cell)
+    return place_in_object_frame(
+        T_camera_field.apply(np.asarray(simpler.vertices)), np.asarray(simpler.faces, np.int64)
+    )
 
 
 def preview_mesh(field: ImplicitField, T_camera_field: Similarity, resolution: int = 32) -> PreviewMesh | None:
@@ -96,6 +106,21 @@ def smooth_without_shrinking(body: trimesh.Trimesh, cell: float) -> trimesh.Trim
     change = abs(smooth.volume / body.volume - 1.0)
     kept = np.isfinite(shift) and shift <= MAX_SHIFT_CELLS * cell and change <= MAX_VOLUME_CHANGE
     return smooth if kept else body
+
+
+def simplified(body: trimesh.Trimesh, faces: int) -> trimesh.Trimesh | None:
+    """Collapse edges until so many faces are left, by quadric error; None when that would not leave the same closed
+    body, or the library for it is not installed."""
+    try:
+        import fast_simplification
+    except ImportError:
+        return None
+    points, triangles = fast_simplification.simplify(
+        np.asarray(body.vertices, np.float64), np.asarray(body.faces, np.int64), target_count=faces
+    )
+    simpler = trimesh.Trimesh(points, triangles, process=True)
+    whole = simpler.is_watertight and simpler.is_winding_consistent and simpler.body_count == 1
+    return simpler if whole and abs(simpler.volume / body.volume - 1.0) <= MAX_VOLUME_CHANGE else None
 
 
 def _largest_body(field: ImplicitField, resolution: int) -> tuple[trimesh.Trimesh, float]:
