@@ -215,3 +215,37 @@ def test_the_nearest_surface_point_is_found_as_far_as_the_reach() -> None:
     assert bool(near.all())
     assert torch.equal(side, distance(points).sign())
     assert torch.allclose((points - at).norm(dim=-1), distance(points).abs(), atol=0.02)
+
+
+@pytest.mark.parametrize("truncation", [None, 0.05])
+def test_a_field_that_follows_an_earlier_one_looks_like_itself_without_searching(truncation: float | None) -> None:
+    camera = camera_from_field_of_view(48, 48, 24.0)
+    pose = torch_pose(Similarity(torch.eye(3).double().numpy(), (torch.eye(3)[2] * 0.5).double().numpy(), 0.07))
+    settings, rays = RenderSettings(64), camera_rays(camera)
+    before = torch.tensor([[[*CENTRE, RADIUS]]])
+    after = before + torch.tensor([[[0.008, -0.006, 0.01, 0.007]]])
+    decoder = BallDecoder(0.2 if truncation is None else truncation, truncation)
+    earlier = ball(decoder, before)
+    render(earlier, pose, rays, settings)
+    images, latents, evaluated = [], [], []
+    for follows in (True, False):
+        latents.append(after.clone().requires_grad_())
+        made, decoder.points = ball(decoder, latents[-1]), 0
+        if follows:
+            made.follow(earlier)
+        images.append(render(made, pose, rays, settings))
+        evaluated.append(decoder.points)
+    followed, own = images
+    seen = (followed.hit & own.hit).float()[None, None]
+    inner = torch.nn.functional.max_pool2d(1.0 - seen, 5, 1, 2)[0, 0] == 0
+    assert float((followed.depth - own.depth)[inner].abs().max()) < 2e-4
+    assert float((followed.normals * own.normals).sum(-1)[inner].min()) > 0.999
+    assert float((followed.silhouette - own.silhouette).abs().max()) < 0.1
+    for what, tolerance in (("depth", 0.02), ("silhouette", 0.05)):
+        where = inner if what == "depth" else torch.ones_like(inner)
+        sums = [getattr(image, what)[where].sum() for image in images]
+        first, second = (
+            torch.autograd.grad(t, latent, retain_graph=True)[0] for t, latent in zip(sums, latents, strict=True)
+        )
+        torch.testing.assert_close(first, second, rtol=0.0, atol=tolerance * float(second.abs().max()))
+    assert evaluated[0] < 0.3 * evaluated[1]

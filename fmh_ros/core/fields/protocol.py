@@ -12,6 +12,8 @@ class ImplicitField(Protocol):
     """A signed distance, negative inside, in the field's own units, on the cube [-bounds, bounds]^3.
 
     The distance may be truncated (constant far from the surface) but is metric near the surface.
+
+    Optional member: ``follow(earlier)``, to take grids from a field of the same kind whose surface is within a voxel.
     """
 
     bounds: float

@@ -142,6 +142,8 @@ class GuidanceConfig:
     proximity_with_depth : share of the proximity's weight where the object's depth is measured.
     pose_prior_with_depth : factor on the object's pose regularisers there: pose and shape can trade a shift for each
     other at the same depth image, and it is the registered pose that is right.
+    search_every : iterations from one search for the surface of a field that is decoded point by point to the next; in
+    between, it is looked at where it was.
     object_surface : what of the object is rendered: "implicit" traces its field, with gradients only at the points that
     a loss sees; "dense_mesh" decodes the whole grid with gradients and renders a mesh of it, as published.
     """
@@ -162,6 +164,7 @@ class GuidanceConfig:
     contact_reach_m: float = 0.01
     contact_vertices: Literal["near", "all"] = "near"
     proximity_with_depth: float = 1.0
+    search_every: int = 4
     object_surface: Literal["implicit", "dense_mesh"] = "implicit"
     pose_prior_with_depth: float = 1.0
     ablation: Ablation = field(default_factory=Ablation)

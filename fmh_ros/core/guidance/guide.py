@@ -246,13 +246,15 @@ class _Run:
             with torch.no_grad():
                 self.on_estimate(self.model.decode(clean), self.object.pose().similarity())
         leaf = VelocityLeaf(velocity, clean, remaining, self.config.optimiser, shift if steers else None)
-        fixed = None if steers or phase.name == "hand" else self._estimate(x, leaf.velocity, step)
+        field = None if steers or phase.name == "hand" else self._estimate(x, leaf.velocity, step)
         best, best_poses, best_change = math.inf, self._poses(), leaf.change.detach().clone()
         first, history = math.nan, []
         for k in range(settings.iterations):
             optimiser.zero()
             leaf.change.grad = None
-            field = self._estimate(x, leaf.velocity + leaf.change, step) if steers and phase.name != "hand" else fixed
+            if steers and phase.name != "hand":
+                earlier = field if k % self.config.search_every else None
+                field = _followed(self._estimate(x, leaf.velocity + leaf.change, step), earlier)
             terms = self._terms(settings, field, leaf.relative_shift() if steers else None)
             total = torch.stack(list(terms.values())).sum() if terms else torch.zeros(())
             value = float(total.detach())
@@ -326,3 +328,11 @@ class _Run:
             self.furthest = max(self.furthest, share)
             elapsed = time.monotonic() - self.begin
             self.progress(Progress("flow", phase, step, iteration, self.furthest, elapsed, loss))
+
+
+def _followed(field: ImplicitField, earlier: ImplicitField | None) -> ImplicitField:
+    """The field, told where an earlier one had its surface if it can make use of that."""
+    follow = getattr(field, "follow", None)
+    if earlier is not None and follow is not None:
+        follow(earlier)
+    return field

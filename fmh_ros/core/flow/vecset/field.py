@@ -72,6 +72,18 @@ class VecsetField:
         distance = units * self.values(where) + offset
         return (distance + torch.linalg.vector_norm(at - inside, dim=-1)).to(points)
 
+    def follow(self, earlier: VecsetField) -> None:
+        """Look for the surface where a field of nearly the same latent has it, in place of searching for it again.
+
+        Grids, units and nearest surface points are then the earlier field's; whatever is queried is this one's. A
+        renderer that finds points on the grid and attaches them to queries by a Newton step, as ``render`` and
+        ``surface_points`` do, sees this surface while it is within a voxel of the earlier one.
+        """
+        self._raw, self._grids = earlier._raw, earlier._grids
+        for name in ("units_per_value", "_saturates", "_nearest"):
+            if name in earlier.__dict__:
+                self.__dict__[name] = earlier.__dict__[name]
+
     @cached_property
     def units_per_value(self) -> float:
         """Canonical units per unit of the network's value at the surface: one over the median of its slopes there."""
