@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from scipy.linalg import expm
 from scipy.sparse import csc_matrix
 
 from fmh_ros.core.hand.rig import load_generic_rig
@@ -38,6 +39,12 @@ def mano_content(side: str = "right") -> dict[str, Any]:
     )[0].T
     faces = faces.reshape(-1, 3).astype(np.uint32)
     rng = np.random.default_rng(5 if side == "right" else 6)
+
+    def waves(count: int, size: float) -> np.ndarray:
+        """Smooth blend shapes (V, 3, count) of about this size, metres."""
+        phase = np.einsum("vk,kcn->vcn", vertices, rng.normal(0, 20, (3, 3, count))) + rng.uniform(0, 6, (3, count))
+        return size * np.sin(phase)
+
     return {
         "v_template": vertices,
         "f": faces if side == "right" else faces[:, ::-1],
@@ -45,8 +52,8 @@ def mano_content(side: str = "right") -> dict[str, Any]:
         "J_regressor": csc_matrix(regressor),
         "bs_style": "lbs",
         "kintree_table": np.array([PARENTS, range(16)], np.int64),
-        "shapedirs": rng.normal(0, 1e-3, (len(kept), 3, 10)),
-        "posedirs": rng.normal(0, 3e-4, (len(kept), 3, 135)),
+        "shapedirs": waves(10, 1e-3),
+        "posedirs": waves(135, 3e-4),
         "hands_mean": rng.normal(0, 0.15, 45),
         "hands_components": np.linalg.qr(rng.normal(0, 1, (45, 45)))[0],
     }
@@ -80,3 +87,32 @@ def write_mano(folder: Path, *sides: str) -> Path:
             for name in modules:
                 del sys.modules[name]
     return folder
+
+
+def reference_hand(
+    content: dict[str, Any],
+    rotation: np.ndarray,
+    fingers: np.ndarray,
+    betas: np.ndarray,
+    translation: np.ndarray,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Vertices and keypoints by another way than the library: matrix exponentials, and point by point up the chain."""
+    pose = np.concatenate([rotation, fingers]).reshape(16, 3)
+    turns = [expm(np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])) for x, y, z in pose]
+    shaped = content["v_template"] + np.tensordot(content["shapedirs"], betas, 1)
+    joints = content["J_regressor"].toarray() @ shaped
+    bent = shaped + np.tensordot(content["posedirs"], np.concatenate([(R - np.eye(3)).ravel() for R in turns[1:]]), 1)
+
+    def carried(points: np.ndarray, joint: int) -> np.ndarray:
+        while True:
+            points = (points - joints[joint]) @ turns[joint].T + joints[joint]
+            if joint == 0:
+                return points + translation
+            joint = PARENTS[joint]
+
+    vertices = sum(content["weights"][:, [joint]] * carried(bent, joint) for joint in range(16))
+    posed = [carried(joints[[joint]], joint)[0] for joint in range(16)]
+    rows = [posed[0]]
+    for finger, tip in enumerate((744, 320, 443, 554, 671)):
+        rows += [*(posed[joint] for joint in ORDER[3 * finger : 3 * finger + 3]), vertices[tip]]
+    return vertices, np.array(rows)

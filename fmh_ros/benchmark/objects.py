@@ -29,6 +29,8 @@ COLUMNS = (
     *("name", "split", "group", "symmetry", "size_class", "thin", "extents_m", "quat_xyzw", "centre_m"),
     *("source", "licence", "note"),
 )
+#: Longest side of tiny and of large objects, metres; volume over half the surface of thin ones, of the longest side.
+TINY_M, LARGE_M, THIN_SHARE = 0.05, 0.18, 0.075
 _TURNS = (0.0, 90.0, 180.0, 270.0)
 
 
@@ -76,6 +78,16 @@ def load_object(row: ObjectRow) -> SceneObject:
     mesh = read_largest_body(row.name)
     mesh.vertices = (np.asarray(mesh.vertices) - row.centre) @ row.rotation
     return scene_object(row.name, mesh)
+
+
+def size_class(longest_m: float) -> SizeClass:
+    """Return the class of an object by the longest side of its smallest box, metres."""
+    return "tiny" if longest_m <= TINY_M else "large" if longest_m >= LARGE_M else "normal"
+
+
+def is_thin(volume_m3: float, area_m2: float, longest_m: float) -> bool:
+    """Return whether an object is a rod, a sheet or hollow: its mean thickness is a small part of its longest side."""
+    return 2 * volume_m3 / area_m2 < THIN_SHARE * longest_m
 
 
 def object_symmetry(code: str) -> Symmetry:

@@ -12,7 +12,8 @@ from pathlib import Path
 
 from fmh_ros.benchmark import plots, tables
 from fmh_ros.benchmark.contact_sheet import contact_sheet
-from fmh_ros.benchmark.results import SampleRecord, read_records
+from fmh_ros.benchmark.dataset_tables import dataset_table, datasets_of, literature_table, on_data
+from fmh_ros.benchmark.results import SYNTHETIC, SampleRecord, read_records
 from fmh_ros.benchmark.run import SceneSource
 from fmh_ros.benchmark.sheets import Table, document
 from fmh_ros.benchmark.statistics import Results
@@ -34,28 +35,36 @@ def write_tables(
     """Write the page, one CSV per table, the plots and all samples; return their paths.
 
     folders : of results, merged. cues : which choice of cues the ablations are shown for; the one with the most
-    variants by default. scenes : draws a contact sheet of those among them that the full method ran on with these cues,
-    in its first seed. Files of other names in ``out`` stay. Raises FileMissingError, UsageError, OutputError, and
+    variants by default. scenes : draws a contact sheet of those among them that the full method ran on, with these cues
+    if it did, in its first seed. Files of other names in ``out`` stay.
+
+    The tables of data sets, of published figures and of failures are of all results; all others are of rendered scenes,
+    or of the first data set where there are none. Raises FileMissingError, UsageError, OutputError, and
     ModelMissingError without matplotlib.
     """
-    results = Results(tuple(read_records(folders)))
+    everything = Results(tuple(read_records(folders)))
+    data = datasets_of(everything)
+    results = on_data(everything, SYNTHETIC if SYNTHETIC in data else data[0])
     shown = parse_cues(cues).name if cues else most_run_cues(results)
     if shown not in results.names("cues"):
         raise UsageError(
             f"There are no results for cues {shown}", expected=f"one of {'; '.join(results.names('cues'))}"
         )
-    found = [table for table in _tables(results, shown) if table is not None]
+    found = [table for table in _tables(results, everything, shown) if table is not None]
     pictures = _pictures(results, shown, found)
     if scenes is not None:
-        records = results.select("default", shown, seed=0).records
-        drawn = [record for record in records if record.key.scene in scenes.names()]
-        if drawn:
-            pictures[SHEET] = contact_sheet(scenes, drawn, folders)
+        names = set(scenes.names())
+        drawn = everything.select("default", seed=0).where(lambda record: record.key.scene in names)
+        if drawn.records:
+            sheet = (
+                drawn.select(cues=shown) if shown in drawn.names("cues") else drawn.select(cues=most_run_cues(drawn))
+            )
+            pictures[SHEET] = contact_sheet(scenes, sheet.records, folders)
     shown_at: dict[str, list[str]] = {}
     for name in pictures:
         shown_at.setdefault(Path(name).stem.partition("-")[0], []).append(name)
-    page = document("Results", _header(results, command), found, shown_at)
-    files = {PAGE: page.encode(), "samples.csv": samples_csv(results.records).encode()}
+    page = document("Results", _header(everything, command), found, shown_at)
+    files = {PAGE: page.encode(), "samples.csv": samples_csv(everything.records).encode()}
     files |= {f"{table.name}.csv": table.csv().encode() for table in found}
     return _write(out, files | pictures)
 
@@ -81,10 +90,10 @@ def samples_csv(records: Sequence[SampleRecord]) -> str:
     quality = [name for name in quality if name not in metrics]
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(["scene", "variant", "cues", "seed", "failure", *attributes, *metrics, *quality, "seconds"])
+    writer.writerow(["data", "scene", "variant", "cues", "seed", "failure", *attributes, *metrics, *quality, "seconds"])
     for record in records:
         key, code = record.key, "" if record.failure is None else record.failure.code
-        row: list[object] = [key.scene, key.variant, key.cues, key.seed, code]
+        row: list[object] = [record.dataset, key.scene, key.variant, key.cues, key.seed, code]
         row += [record.attributes.get(name, "") for name in attributes]
         row += [_digits(record.metrics.get(name)) for name in metrics]
         row += [_digits(record.quality.get(name)) for name in quality]
@@ -92,9 +101,9 @@ def samples_csv(records: Sequence[SampleRecord]) -> str:
     return stream.getvalue()
 
 
-def _tables(results: Results, cues: str) -> tuple[Table | None, ...]:
+def _tables(results: Results, everything: Results, cues: str) -> tuple[Table | None, ...]:
     return (
-        targets_table(results),
+        targets_table(on_data(everything, SYNTHETIC)),
         tables.main_table(results),
         tables.phases_table(results, cues),
         tables.losses_table(results, cues),
@@ -104,8 +113,9 @@ def _tables(results: Results, cues: str) -> tuple[Table | None, ...]:
         tables.seeds_table(results),
         tables.calibration_table(results),
         tables.baselines_table(results, cues),
-        tables.literature_table(results),
-        tables.failures_table(results),
+        dataset_table(everything),
+        literature_table(everything),
+        tables.failures_table(everything),
     )
 
 
@@ -123,12 +133,12 @@ def _pictures(results: Results, cues: str, found: Sequence[Table]) -> dict[str, 
     return {name: content for name, content in made.items() if content is not None}
 
 
-def _header(results: Results, command: str) -> list[str]:
-    records = results.records
+def _header(everything: Results, command: str) -> list[str]:
+    records = everything.records
     versions = Counter(record.code for record in records)
-    splits = sorted({record.split for record in records if record.split})
     code = ", ".join(f"`{version}` ({count} samples)" for version, count in sorted(versions.items()))
-    seeds = ", ".join(str(seed) for seed in results.names("seed"))
+    seeds = ", ".join(str(seed) for seed in everything.names("seed"))
+    scenes = [_data_line(on_data(everything, dataset), dataset) for dataset in datasets_of(everything)]
     return [
         "This page and everything beside it is written by one command; nothing in it is typed in by hand:",
         "",
@@ -136,8 +146,7 @@ def _header(results: Results, command: str) -> list[str]:
         "",
         "| | |\n|---|---|",
         f"| code | {code} |",
-        f"| scenes | {len(results.names('scene'))} of split {', '.join(splits)}, digest "
-        f"`{scene_set_digest(records)}` |",
+        *scenes,
         f"| samples | {len(records)}, of which {sum(not r.done for r in records)} failed |",
         f"| seeds | {seeds} |",
         f"| intervals | 95 %, percentile bootstrap over scenes, {RESAMPLES} draws; seeds of a scene are averaged "
@@ -146,6 +155,13 @@ def _header(results: Results, command: str) -> list[str]:
         "Definitions of the metrics: [docs/evaluation.md](../evaluation.md). Every sample is in "
         "[samples.csv](samples.csv); each table is beside this page as CSV.",
     ]
+
+
+def _data_line(results: Results, dataset: str) -> str:
+    splits = sorted({record.split for record in results.records if record.split})
+    what = "scenes" if dataset == SYNTHETIC else f"images of {dataset}"
+    count, digest = len(results.names("scene")), scene_set_digest(results.records)
+    return f"| {what} | {count} of split {', '.join(splits) or '(none was read)'}, digest `{digest}` |"
 
 
 def _digits(value: float | None) -> str:

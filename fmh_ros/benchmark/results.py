@@ -19,6 +19,8 @@ from fmh_ros.core.export.write import write_folder
 
 SCHEMA_NAME = "fmh.sample/1"
 RECORD_FILE = "sample.json"
+#: What ``SampleRecord.dataset`` is for scenes that ``fmh bench make`` rendered.
+SYNTHETIC = "synthetic"
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,7 @@ class SampleRecord:
     attributes : of the scene (``SceneAttributes``); metrics : of ``evaluate_sample``, None where one is not defined,
         empty for a failure; quality : what the program says of its own result, with "score".
     seconds : by stage, and "total"; started : UTC, ISO 8601.
+    dataset : SYNTHETIC, or the name of the data set that the image is of.
     """
 
     key: SampleKey
@@ -70,6 +73,7 @@ class SampleRecord:
     warnings: tuple[str, ...] = ()
     failure: Failure | None = None
     started: str = ""
+    dataset: str = SYNTHETIC
 
     @property
     def done(self) -> bool:

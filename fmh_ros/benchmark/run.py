@@ -17,7 +17,7 @@ import fmh_ros
 from fmh_ros.benchmark.baselines import registered
 from fmh_ros.benchmark.cues import choose_cues
 from fmh_ros.benchmark.given import Cues, with_cues
-from fmh_ros.benchmark.results import RECORD_FILE, Failure, SampleKey, SampleRecord, read_record, store
+from fmh_ros.benchmark.results import RECORD_FILE, SYNTHETIC, Failure, SampleKey, SampleRecord, read_record, store
 from fmh_ros.benchmark.types import BenchmarkScene, CueChoice
 from fmh_ros.benchmark.variants import Variant
 from fmh_ros.core.cues.types import keypoint_distance
@@ -28,7 +28,7 @@ from fmh_ros.core.reconstruction.profile import Stages, load_stages
 from fmh_ros.core.reconstruction.reconstructor import Reconstructor
 from fmh_ros.core.reconstruction.types import Reconstruction
 from fmh_ros.evaluation.sample import evaluate_sample
-from fmh_ros.evaluation.types import Prediction
+from fmh_ros.evaluation.types import GroundTruth, Prediction
 
 #: Seeds of the benchmark are this far apart, so that the samples of one seed are not those of the next.
 SEED_STRIDE = 1000
@@ -56,7 +56,7 @@ class Plan:
 
     seeds : each variant runs with seeds 0 to seeds - 1. shard : (k, n), the k-th of n equal parts of the scenes, k
     from 1. retry : run again what failed before. object_aligned : measure with the object itself aligned too, several
-    seconds a sample.
+    seconds a sample. dataset : what the scenes are of, for the record.
     """
 
     out: Path
@@ -67,6 +67,7 @@ class Plan:
     retry: bool = False
     profile: str = "embedded"
     object_aligned: bool = True
+    dataset: str = SYNTHETIC
 
     def samples(self) -> Iterator[tuple[CueChoice, Variant, int]]:
         """Yield what is done with each scene. First seeds come first, so that an early end leaves whole tables."""
@@ -127,6 +128,7 @@ def run_plan(
                 settings=settings_digest(variant),
                 attributes={} if isinstance(scene, FmhError) else scene.attributes.to_json(),
                 started=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+                dataset=plan.dataset,
             )
             record, files = _run_sample(scene, blank, cues, variant, stages, plan)
             store(plan.out, record, files)
@@ -206,8 +208,9 @@ def _run_sample(
             raise scene
         result = run_sample(scene, choose_cues(scene, choice), variant, blank.key.seed, stages, plan.profile)
         prediction = to_prediction(result, scene.name)
-        measured = evaluate_sample(prediction, scene.truth, object_aligned=plan.object_aligned)
-        metrics = asdict(measured) | _cue_errors(result, scene)
+        truth = truth_of(result, scene)
+        measured = evaluate_sample(prediction, truth, object_aligned=plan.object_aligned)
+        metrics = asdict(measured) | _cue_errors(result, scene, truth)
         quality = asdict(result.quality)
         files = {name: content for name, content in glb_files(result).items() if name != "scene.glb"}
         files["reconstruction.json"] = to_json(result).encode()
@@ -227,17 +230,31 @@ def _run_sample(
     ), files
 
 
-def _cue_errors(result: Reconstruction, scene: BenchmarkScene) -> dict[str, float]:
+def truth_of(result: Reconstruction, scene: BenchmarkScene) -> GroundTruth:
+    """Return the truth with the hand that was reconstructed: of several that with the nearest joints in the image."""
+    found = result.observation.keypoints_2d
+
+    def distance(truth: GroundTruth) -> float:
+        if truth.keypoints is None:
+            return float("inf")
+        return float(np.linalg.norm(scene.frame.camera.project(truth.keypoints) - found, axis=-1).mean())
+
+    return min((scene.truth, *scene.rivals), key=distance) if scene.rivals else scene.truth
+
+
+def _cue_errors(result: Reconstruction, scene: BenchmarkScene, truth: GroundTruth) -> dict[str, float | None]:
     """How far the cues that were used are from the truth: masks (IoU), landmarks (share of the hand's box)."""
+    main = truth is scene.truth  # the scene's mask is of this hand only
+    joints = scene.keypoints_2d if main or truth.keypoints is None else scene.frame.camera.project(truth.keypoints)
 
     def iou(found: np.ndarray, true: np.ndarray) -> float:
         return float((found & true).sum() / max((found | true).sum(), 1))
 
     return {
         "cue_object_mask_iou": iou(result.masks.object, scene.object_mask),
-        "cue_hand_mask_iou": iou(result.masks.hand, scene.hand_mask),
-        "cue_landmark_error": keypoint_distance(result.observation.keypoints_2d, scene.keypoints_2d),
-        "cue_side_right": float(result.hand.side == scene.truth.side),
+        "cue_hand_mask_iou": iou(result.masks.hand, scene.hand_mask) if main else None,
+        "cue_landmark_error": keypoint_distance(result.observation.keypoints_2d, joints),
+        "cue_side_right": float(result.hand.side == truth.side),
     }
 
 

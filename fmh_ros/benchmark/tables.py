@@ -317,31 +317,6 @@ def calibration_table(results: Results) -> Table | None:
     return Table("calibration", "What the score is worth", columns, tuple(rows), note) if rows else None
 
 
-def literature_table(results: Results) -> Table:
-    """Published rows, and ours below them."""
-    rows: list[tuple[Value, ...]] = [
-        (row.method, f"{row.dataset} (as printed by Follow My Hold)", *row[2:]) for row in literature.TABLE_1
-    ]
-    for cues in results.names("cues"):
-        for name in ("default", "paper"):
-            chosen = results.select(name, cues)
-            if chosen.records:
-                figures = (chosen.mean(metric).value for metric in (F5, F10, CHAMFER, OVERLAP))
-                rows.append(
-                    (
-                        f"this project, {label(name)}",
-                        f"synthetic, {cue_label(cues)} cues",
-                        *figures,
-                        chosen.rate().value,
-                    )
-                )
-    columns = (
-        *(Column("method"), Column("data"), Column("F5", 3), Column("F10", 3)),
-        *(Column("CD, cm2"), Column("I.V., cm3"), Column("R.R.")),
-    )
-    return Table("literature", "Beside published figures", columns, tuple(rows), literature.PROTOCOL)
-
-
 def failures_table(results: Results) -> Table | None:
     """What failed, by error."""
     found = Counter(

@@ -18,8 +18,9 @@ from fmh_ros.evaluation.types import GroundTruth
 
 Split = Literal["train", "validation", "test"]
 SizeClass = Literal["tiny", "normal", "large"]
-#: Symmetry of an object: none; of a few turns or mirrors, as a box; about an axis, as a can; about a point, as a ball.
-SymmetryKind = Literal["none", "discrete", "axis", "ball"]
+#: Symmetry of an object: none; of a few turns or mirrors, as a box; about an axis, as a can; about a point, as a ball;
+#: or nobody has said, as in data sets of photographs.
+SymmetryKind = Literal["none", "discrete", "axis", "ball", "unknown"]
 HandCue = Literal["true", "noisy", "embedded"]
 MaskCue = Literal["true", "noisy", "embedded"]
 DepthCue = Literal["exact", "sensor", "noisy", "none"]
@@ -35,7 +36,7 @@ class SceneAttributes:
     object_name, object_source, object_licence : which object, where it is from, and on what terms.
     size_class : by the longest side of the bounding box; thin : rods and sheets; symmetry : see ``SymmetryKind``.
     occlusion : share of the object's silhouette that hand and forearm hide, 0 to 1.
-    side : of the hand, anatomical; grasp : kind of grasp; touching : which of FINGERS touch.
+    side : of the hand, anatomical; grasp : kind of grasp; touching : which of FINGERS touch, none where it is not said.
     penetration_m : depth of the deepest hand vertex inside the object, metres, 0 when none is.
     distance_m : from the camera to the hand's middle, metres; hand_px : longer side of the keypoints' box, pixels.
     focal_px : focal length, pixels; principal_offset_px : (2,) principal point minus image centre, pixels.
@@ -62,7 +63,7 @@ class SceneAttributes:
     @property
     def symmetric(self) -> bool:
         """Whether some turn or mirror maps the object onto itself, so that its orientation is not unique."""
-        return self.symmetry != "none"
+        return self.symmetry not in ("none", "unknown")
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values for a JSON file."""
@@ -86,8 +87,11 @@ class BenchmarkScene:
     hand_mask : visible hand and forearm; object_mask : visible object; amodal_mask : the object as if nothing were in
         front of it; bool.
     keypoints_2d : (21, 2) px, the true keypoints projected.
-    exact_depth : float32 metres along z of whatever each pixel sees, background included, no pixel unknown.
+    exact_depth : float32 metres along z of whatever each pixel sees, background included, no pixel unknown; of a
+        photograph only of hands and object, NaN elsewhere.
     normals : float32 unit, towards the camera, of hand, forearm and object, NaN elsewhere.
+    rivals : truths with other annotated hands in view, of the same object: whoever reconstructs one of these is
+        measured against it.
     """
 
     name: str
@@ -103,6 +107,7 @@ class BenchmarkScene:
     exact_depth: NDArray[np.float32]
     normals: NDArray[np.float32]
     attributes: SceneAttributes
+    rivals: tuple[GroundTruth, ...] = ()
 
 
 @dataclass(frozen=True)

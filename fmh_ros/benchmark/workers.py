@@ -15,6 +15,8 @@ from typing import NoReturn
 from fmh_ros.benchmark.run import Plan, SceneSource, run_plan
 from fmh_ros.core.errors import WorkerDiedError
 
+#: The profile that runs on the CPU.
+EMBEDDED = "embedded"
 #: How long a process that was told to end may take for it, seconds.
 GRACE_S = 5.0
 
@@ -25,8 +27,27 @@ def part(shard: tuple[int, int], job: int, jobs: int) -> tuple[int, int]:
     return k + n * job, n * jobs
 
 
-def run_jobs(source: SceneSource, plan: Plan, jobs: int, report: Callable[[str], None]) -> None:
+def gpus(profile: str) -> tuple[str, ...]:
+    """Return the CUDA devices that processes of a profile are spread over, none for the embedded profile.
+
+    They are those that CUDA_VISIBLE_DEVICES names, else all of this machine.
+    """
+    if profile == EMBEDDED:
+        return ()
+    named = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if named is not None:
+        return tuple(part.strip() for part in named.split(",") if part.strip() not in ("", "-1"))
+    import torch
+
+    return tuple(str(index) for index in range(torch.cuda.device_count()))
+
+
+def run_jobs(
+    source: SceneSource, plan: Plan, jobs: int, report: Callable[[str], None], devices: tuple[str, ...] = ()
+) -> None:
     """Run a plan in ``jobs`` processes, this one alone for 1, each with a part of the scenes and one thread.
+
+    devices : GPUs, by the names of CUDA_VISIBLE_DEVICES; each process sees one of them, in turn.
 
     Raises WorkerDiedError when a process ended early; what is stored stays, and the same call goes on from there.
     Interrupts end all processes.
@@ -37,7 +58,14 @@ def run_jobs(source: SceneSource, plan: Plan, jobs: int, report: Callable[[str],
     context = multiprocessing.get_context("spawn")
     processes = [
         context.Process(
-            target=_work, args=(source, replace(plan, shard=part(plan.shard, job, jobs)), os.getpid()), daemon=True
+            target=_work,
+            args=(
+                source,
+                replace(plan, shard=part(plan.shard, job, jobs)),
+                os.getpid(),
+                devices[job % len(devices)] if devices else None,
+            ),
+            daemon=True,
         )
         for job in range(jobs)
     ]
@@ -62,8 +90,10 @@ def run_jobs(source: SceneSource, plan: Plan, jobs: int, report: Callable[[str],
         )
 
 
-def _work(source: SceneSource, plan: Plan, parent: int) -> None:
+def _work(source: SceneSource, plan: Plan, parent: int, device: str | None) -> None:
     """What a process does: its part, until that is done or the parent is gone."""
+    if device is not None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = device  # read when CUDA starts, which nothing has done yet
     signal.signal(signal.SIGTERM, _end)
     signal.signal(signal.SIGINT, _end)
     import torch

@@ -46,6 +46,7 @@ def _add_run(parts: Commands[argparse.ArgumentParser]) -> None:
         "run",
         help="reconstruct scenes with known truth, and measure the results",
         description=(
+            "Of scenes that `fmh bench make` wrote, or of a data set: --dataset dexycb --root DIR. "
             "Each sample becomes a folder, whole or not at all. The same command goes on after an interrupt: what "
             "was made from the same scene with the same settings is left. Failures are kept with their code."
         ),
@@ -55,21 +56,23 @@ def _add_run(parts: Commands[argparse.ArgumentParser]) -> None:
             "baselines, all. A preset may stand before one: paper:swapped."
         ),
     )
-    run.add_argument("--scenes", type=Path, required=True, metavar="DIR", help="scenes that `fmh bench make` wrote")
+    _add_data(run)
     run.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of results; others may add to it")
     run.add_argument("--variants", nargs="+", default=["default"], metavar="NAME", help="(default: default)")
     run.add_argument(
         "--cues",
         nargs="+",
-        default=["embedded"],
         metavar="CUES",
-        help="true, noisy, embedded, embedded-rgb, or pairs: hand=true,masks=embedded (default: embedded)",
+        help="true, noisy, embedded, embedded-rgb, or pairs: hand=true,masks=embedded (default: embedded; of a data "
+        "set embedded-rgb, since the paper's methods see one RGB image)",
     )
     run.add_argument("--depth", action=argparse.BooleanOptionalAction, default=True, help="use depth (default) or not")
     run.add_argument("--seeds", type=int, default=1, metavar="K", help="seeds 0 to K-1 (default: 1)")
     run.add_argument("--jobs", type=int, default=1, metavar="N", help="processes on this machine (default: 1)")
     run.add_argument("--shard", default="1/1", metavar="K/N", help="only the K-th of N parts of the scenes")
-    run.add_argument("--quick", action="store_true", help="only the fixed 24 scenes of the quick test")
+    run.add_argument(
+        "--quick", action="store_true", help="only the 24 scenes of the quick test, of a data set the first 24"
+    )
     run.add_argument("--retry", action="store_true", help="run again what failed before")
     run.add_argument("--profile", default="embedded", help="which models to use (default: embedded)")
     run.add_argument("--quiet", action="store_true", help="print nothing but errors")
@@ -86,11 +89,23 @@ def _add_tables(parts: Commands[argparse.ArgumentParser]) -> None:
     tables.add_argument("results", type=Path, nargs="+", help="folders that `fmh bench run` wrote; they are merged")
     tables.add_argument("--out", type=Path, required=True, metavar="DIR", help="such as docs/results")
     tables.add_argument("--cues", metavar="CUES", help="cues of the ablations (default: those with most variants)")
-    tables.add_argument("--scenes", type=Path, metavar="DIR", help="the scenes: draw the contact sheet too")
+    _add_data(tables, "; with these the contact sheet is drawn too")
     tables.add_argument("--quick", action="store_true", help="draw only the scenes of the quick test")
     tables.add_argument("--quiet", action="store_true", help="print nothing but errors")
     tables.add_argument("--verbose", action="store_true", help="print the traceback of an error")
     tables.set_defaults(run=_tables)
+
+
+def _add_data(command: argparse.ArgumentParser, why: str = "") -> None:
+    """Add what names the scenes: rendered ones, or the user's copy of a data set."""
+    data = command.add_argument_group("scenes" + why)
+    data.add_argument("--scenes", type=Path, metavar="DIR", help="scenes that `fmh bench make` wrote")
+    data.add_argument("--dataset", choices=("oakink", "arctic", "dexycb"), help="or images of this data set")
+    data.add_argument("--root", type=Path, metavar="DIR", help="your copy of it (docs/datasets.md)")
+    data.add_argument("--mano", type=Path, metavar="DIR", help="your copy of MANO (default: looked for below --root)")
+    data.add_argument(
+        "--split", type=Path, metavar="CSV", help="list of test images (default: ROOT/<dataset>_test.csv)"
+    )
 
 
 def _make(arguments: argparse.Namespace) -> int:

@@ -68,10 +68,24 @@ def make_frame(
         camera = calibration.camera_for(width, height, names[0])
     if depth is not None:
         check_aligned(depth, width, height, names[1])
+    return frame_of(image, camera, depth, tuple(warnings))
+
+
+def frame_of(
+    image: NDArray[np.uint8],
+    camera: CameraModel,
+    depth: NDArray[np.float32] | None = None,
+    warnings: tuple[str, ...] = (),
+) -> Frame:
+    """Build a Frame from arrays that belong together: undistort, and reduce to the working size.
+
+    image : (H, W, 3) uint8 RGB; camera : of it, its principal point anywhere; depth : (H, W) float32 metres, NaN where
+    unknown.
+    """
     if camera.distortion:
         image = undistort_image(image, camera)
         depth = None if depth is None else undistort_nearest(depth, camera, float("nan"))
-    frame = Frame(np.ascontiguousarray(image), camera, depth, warnings=tuple(warnings))
+    frame = Frame(np.ascontiguousarray(image), camera, depth, warnings=warnings)
     return reduced(frame, WORKING_SIDE)
 
 
