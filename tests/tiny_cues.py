@@ -238,6 +238,42 @@ def tiny_qwen_images() -> Any:
     return own.Qwen2VLImageProcessorPil(size={"shortest_edge": 28 * 28, "longest_edge": 56 * 56})
 
 
+def _dinov2(size: int) -> dict[str, Any]:
+    return {
+        "model_type": "dinov2", "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "mlp_ratio": 2,
+        "image_size": size, "patch_size": 4, "out_features": ["stage1", "stage2"], "reshape_hidden_states": False,
+        "apply_layernorm": False,
+    }  # fmt: skip
+
+
+@lru_cache(maxsize=2)
+def tiny_depth_anything(kind: str = "metric") -> Any:
+    """``DepthAnythingForDepthEstimation`` on patches of 4 pixels."""
+    from transformers import DepthAnythingConfig, DepthAnythingForDepthEstimation
+
+    config = DepthAnythingConfig(
+        backbone_config=_dinov2(32), patch_size=4, reassemble_hidden_size=16, reassemble_factors=[2, 1],
+        neck_hidden_sizes=[8, 8], fusion_hidden_size=8, head_hidden_size=8, depth_estimation_type=kind, max_depth=20,
+    )  # fmt: skip
+    return seeded(DepthAnythingForDepthEstimation, config)
+
+
+@lru_cache(maxsize=1)
+def tiny_depth_pro() -> Any:
+    """``DepthProForDepthEstimation`` of 64-pixel pictures in patches of 16."""
+    from transformers import DepthProConfig, DepthProForDepthEstimation
+
+    part = {"model_type": "dinov2", "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2,
+            "mlp_ratio": 2, "image_size": 16, "patch_size": 4}  # fmt: skip
+    config = DepthProConfig(
+        patch_size=16, fusion_hidden_size=8, intermediate_hook_ids=[1, 0], intermediate_feature_dims=[8, 8],
+        scaled_images_ratios=[0.5, 1.0], scaled_images_overlap_ratios=[0.0, 0.2], scaled_images_feature_dims=[8, 8],
+        image_model_config=part, patch_model_config=part, fov_model_config=part, use_fov_model=True,
+        num_fov_head_layers=0,
+    )  # fmt: skip
+    return seeded(DepthProForDepthEstimation, config)
+
+
 def save(network: Any, folder: Path) -> Path:
     """Write a network in the publisher's layout: config.json and safetensors."""
     network.save_pretrained(folder)

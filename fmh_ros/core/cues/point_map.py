@@ -30,13 +30,19 @@ class SensorPointMapper:
         """Return cleaned depth (metres) and normals (camera frame, towards the camera), NaN where unknown."""
         if frame.depth is None or not np.isfinite(frame.depth).any():
             return None
-        depth = remove_flying_pixels(frame.depth)
-        seen = depth[masks.object]
-        seen = seen[np.isfinite(seen)]
-        if seen.size:
-            stray = masks.object & (np.abs(depth - np.median(seen)) > OBJECT_REACH_M)
-            depth = np.where(stray, np.nan, depth).astype(np.float32)
+        depth = drop_strays(remove_flying_pixels(frame.depth), masks.object)
         return PointMap(depth, normals_from_depth(depth, frame.camera), "sensor", SENSOR_SCALE_SIGMA)
+
+
+def drop_strays(depth: Depth, mask: NDArray[np.bool_]) -> Depth:
+    """Set to NaN what lies in the object mask (H, W) but far from most of the object: background showing through."""
+    seen = depth[mask]
+    seen = seen[np.isfinite(seen)]
+    if not seen.size:
+        return depth
+    with np.errstate(invalid="ignore"):
+        stray = mask & (np.abs(depth - np.median(seen)) > OBJECT_REACH_M)
+    return np.where(stray, np.nan, depth).astype(np.float32)
 
 
 def _tolerance(depth: Depth) -> Depth:

@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from fmh_ros import __version__
+from fmh_ros.core.cues.anchoring import anchor_on_hand
 from fmh_ros.core.cues.completion import complete_view
 from fmh_ros.core.cues.types import HandObservation, ObjectView, PointMap, SceneMasks, SeenHand
 from fmh_ros.core.errors import CancelledError, EmptyShapeError, FmhError, TimeBudgetError
@@ -142,6 +143,8 @@ class Reconstructor:
         job.enter("fit")
         depth = points.depth if points is not None and points.source == "sensor" else None
         hand = fit_hand(observation, frame.camera, stages.rig, depth=depth, hand_mask=masks.hand, check=job.check)
+        if points is not None:
+            points = anchor_on_hand(points, hand, frame.camera, masks.hand)
         job.enter("complete")
         view = complete_view(frame, masks, points, hand)
         job.enter("register")

@@ -63,10 +63,11 @@ def library(name: str, install: str = "pip install 'fmh-ros[foundation]'") -> An
 
 def library_class(module: str, name: str, install: str = "pip install -U 'fmh-ros[foundation]'") -> Any:
     """Return a class of an optional library. Raises ModelMissingError when its version has none of that name."""
-    found = getattr(library(module), name, None)
+    owner = library(module, install)
+    found = getattr(owner, name, None)
     if found is None:
         raise ModelMissingError(
-            f"The installed {module} {getattr(library(module), '__version__', '')} has no {name}",
+            f"The installed {module} {getattr(owner, '__version__', '')} has no {name}",
             expected="a newer version",
             change=f"Run {install}",
         )
