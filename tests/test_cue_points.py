@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 pytest.importorskip("transformers")
 
-from fmh_ros.core.cues.anchoring import anchor_on_hand
+from fmh_ros.core.cues.anchoring import anchor_on_depth, anchor_on_hand
 from fmh_ros.core.cues.foundation.loading import HALF, Placement, to_tensor
 from fmh_ros.core.cues.foundation.points import (
     DepthAnythingNetwork,
@@ -259,5 +259,11 @@ def test_a_networks_depth_is_scaled_to_the_hand_and_measured_depth_is_not() -> N
     np.testing.assert_allclose(anchored.depth, depth, rtol=2e-3)
     assert 0.08 <= anchored.scale_sigma < 0.09  # that of the hand's size
     assert anchor_on_hand(replace(guess, source="sensor"), hand, real, mask).depth is guess.depth
+    far = anchor_on_depth(posed(), real, (1.3 * depth).astype(np.float32), mask)  # measured: then the hand moves
+    np.testing.assert_allclose(far.T_camera_hand.translation, 1.3 * hand.T_camera_hand.translation, rtol=2e-3)
+    seen = [real.project(h.T_camera_hand.apply(h.keypoints)) for h in (far, hand)]
+    np.testing.assert_allclose(seen[0], seen[1], atol=1e-6)
+    assert far.scale == pytest.approx(1.3, rel=2e-3) and far.scale_sigma < hand.scale_sigma
     nothing = np.zeros_like(mask)
+    assert anchor_on_depth(hand, real, depth, nothing) is hand
     assert anchor_on_hand(guess, hand, real, nothing) is guess

@@ -274,6 +274,25 @@ def tiny_depth_pro() -> Any:
     return seeded(DepthProForDepthEstimation, config)
 
 
+@lru_cache(maxsize=3)
+def tiny_vitpose(count: int) -> Any:
+    """``VitPoseForPoseEstimation`` of so many keypoints; two experts, as ViTPose+ has, for whole bodies."""
+    from transformers import VitPoseBackboneConfig, VitPoseConfig, VitPoseForPoseEstimation
+
+    backbone = VitPoseBackboneConfig(
+        image_size=[256, 192], patch_size=[16, 16], hidden_size=16, num_hidden_layers=1, num_attention_heads=2,
+        mlp_ratio=2, num_experts=2 if count == 133 else 1, part_features=4, out_indices=[1],
+    )  # fmt: skip
+    return seeded(VitPoseForPoseEstimation, VitPoseConfig(backbone_config=backbone, num_labels=count))
+
+
+def tiny_vitpose_images() -> Any:
+    """ViTPose's own image processor."""
+    from transformers.models.vitpose import image_processing_pil_vitpose as own
+
+    return own.VitPoseImageProcessorPil()
+
+
 def save(network: Any, folder: Path) -> Path:
     """Write a network in the publisher's layout: config.json and safetensors."""
     network.save_pretrained(folder)

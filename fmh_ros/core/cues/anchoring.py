@@ -13,6 +13,34 @@ from fmh_ros.core.frame.camera import CameraModel
 from fmh_ros.core.hand.skin_depth import measure_skin
 from fmh_ros.core.hand.types import HandMesh
 
+#: Relative error of a hand's size when its distance is measured, one sigma.
+MEASURED_SIZE_SIGMA = 0.03
+
+
+def anchor_on_depth(
+    hand: HandMesh, camera: CameraModel, depth: NDArray[np.float32], hand_mask: NDArray[np.bool_]
+) -> HandMesh:
+    """Move a hand to where its skin is measured, size and distance together, so that it stays as it is in the image.
+
+    Args:
+        hand: placed by a guess of its size.
+        camera: intrinsics of the frame.
+        depth: (H, W) measured metres along z, NaN where unknown.
+        hand_mask: (H, W) visible hand. Without enough measured skin the hand is returned as it is.
+    """
+    skin = measure_skin(hand, camera, depth, hand_mask, coarse=True)
+    if skin is None:
+        return hand
+    pose = hand.T_camera_hand
+    return replace(
+        hand,
+        T_camera_hand=replace(pose, translation=pose.translation * skin.ratio),
+        vertices=hand.vertices * skin.ratio,
+        keypoints=hand.keypoints * skin.ratio,
+        scale=hand.scale * skin.ratio,
+        scale_sigma=float(np.hypot(MEASURED_SIZE_SIGMA, skin.relative_error)),
+    )
+
 
 def anchor_on_hand(points: PointMap, hand: HandMesh, camera: CameraModel, hand_mask: NDArray[np.bool_]) -> PointMap:
     """Scale a network's depth so that the hand's visible skin lies where the fitted hand is.

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +12,9 @@ from numpy.typing import NDArray
 from fmh_ros.core.frame.camera import CameraModel
 from fmh_ros.core.frame.frame import Frame, ObjectPrompt, Side
 from fmh_ros.core.transforms import Similarity
+
+if TYPE_CHECKING:
+    from fmh_ros.core.hand.types import HandMesh
 
 FloatArray = NDArray[np.float64]
 
@@ -140,6 +143,26 @@ class HandDetector(Protocol):
 
     def detect(self, frame: Frame) -> list[HandObservation]:
         """Return every hand in the frame, best first; an empty list when there is none."""
+        ...
+
+
+class HandRegressor(Protocol):
+    """Gives the mesh of a hand directly, in place of the fit of a rig to its landmarks."""
+
+    name: str
+
+    def regress(self, frame: Frame, hand: HandObservation) -> HandMesh:
+        """Return a right hand's mesh at its true place for the frame's camera. Raises HandFitError."""
+        ...
+
+
+class Completer(Protocol):
+    """Paints what the hand hides of the object."""
+
+    name: str
+
+    def complete(self, frame: Frame, masks: SceneMasks, view: ObjectView) -> tuple[ObjectView, tuple[str, ...]]:
+        """Return the view with hidden parts painted in, and sentences for the user; the same view where that fails."""
         ...
 
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from fmh_ros.core.cues.types import HandDetector, PointMapper, Segmenter, Watcher
+from fmh_ros.core.cues.types import Completer, HandDetector, HandRegressor, PointMapper, Segmenter, Watcher
 from fmh_ros.core.errors import ProfileError, UnsupportedPromptError
 
 if TYPE_CHECKING:  # these need torch, and whoever only asks for the names of the profiles must not
@@ -20,7 +20,10 @@ READING_PROFILES: frozenset[str] = frozenset()
 
 @dataclass(frozen=True)
 class Stages:
-    """One loaded back end per stage."""
+    """One loaded back end per stage.
+
+    regressor : gives the hand's mesh in place of the fit of ``rig``; completer : paints what the hand hides.
+    """
 
     detector: HandDetector
     segmenter: Segmenter
@@ -29,6 +32,8 @@ class Stages:
     rig: HandRig
     generator: LatentShapeModel
     watcher: Watcher
+    regressor: HandRegressor | None = None
+    completer: Completer | None = None
 
 
 def check_profile(name: str) -> None:

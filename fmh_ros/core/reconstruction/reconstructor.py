@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from fmh_ros import __version__
-from fmh_ros.core.cues.anchoring import anchor_on_hand
+from fmh_ros.core.cues.anchoring import anchor_on_depth, anchor_on_hand
 from fmh_ros.core.cues.completion import complete_view
 from fmh_ros.core.cues.types import HandObservation, ObjectView, PointMap, SceneMasks, SeenHand
 from fmh_ros.core.errors import CancelledError, EmptyShapeError, FmhError, TimeBudgetError
@@ -141,12 +141,14 @@ class Reconstructor:
         job.enter("points")
         points = _point_map(stages, frame, observation, masks)
         job.enter("fit")
-        depth = points.depth if points is not None and points.source == "sensor" else None
-        hand = fit_hand(observation, frame.camera, stages.rig, depth=depth, hand_mask=masks.hand, check=job.check)
+        hand = _place_hand(stages, chosen, points, job)
         if points is not None:
             points = anchor_on_hand(points, hand, frame.camera, masks.hand)
         job.enter("complete")
         view = complete_view(frame, masks, points, hand)
+        if stages.completer is not None:
+            view, warnings = stages.completer.complete(frame, masks, view)
+            chosen = replace(chosen, warnings=(*chosen.warnings, *warnings))
         job.enter("register")
         condition = stages.generator.encode_condition(view)
         T_camera_canonical = canonical_pose(stages.generator, condition, view, seed)
@@ -266,6 +268,16 @@ def _point_map(stages: Stages, frame: Frame, hand: HandObservation, masks: Scene
         if points is not None and np.isfinite(points.depth[masks.object]).any():
             return points
     return None if stages.monocular_points is None else stages.monocular_points.map_points(frame, hand, masks)
+
+
+def _place_hand(stages: Stages, chosen: ChosenHand, points: PointMap | None, job: Job) -> HandMesh:
+    """Fit the rig, or have a network regress the mesh; with measured depth the hand stands where that is."""
+    frame, masks, observation = chosen.frame, chosen.masks, chosen.observation
+    depth = points.depth if points is not None and points.source == "sensor" else None
+    if stages.regressor is None:
+        return fit_hand(observation, frame.camera, stages.rig, depth=depth, hand_mask=masks.hand, check=job.check)
+    hand = stages.regressor.regress(frame, observation)
+    return hand if depth is None else anchor_on_depth(hand, frame.camera, depth, masks.hand)
 
 
 def _versions(stages: Stages) -> dict[str, str]:

@@ -96,7 +96,8 @@ class CentredView:
     def _sample(self, values: Map, directions: FloatArray) -> FloatArray:
         pixels = self.camera.project(directions).astype(np.float32)
         # This camera sees all of the real picture: what lies outside does so by less than half a pixel.
-        found = cv2.remap(values, pixels, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+        u, v = (np.ascontiguousarray(pixels[..., k]) for k in (0, 1))
+        found = cv2.remap(values, u, v, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
         return np.asarray(found, np.float64)
 
 
