@@ -6,6 +6,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from fmh_ros.core.fields.grid import GridField
 from fmh_ros.core.fields.protocol import ImplicitField
 
 
@@ -40,7 +41,9 @@ def surface_points(field: ImplicitField, resolution: int, count: int) -> Tensor:
     with torch.no_grad():
         offsets = voxel * torch.eye(3, dtype=points.dtype, device=points.device)
         around = torch.cat([points[None] + offsets[:, None], points[None] - offsets[:, None]])
-        sides = field.query(around.reshape(-1, 3)).view(2, 3, -1)
+        # Where queries cost so much that a field can follow another, the grid knows the step's direction well enough.
+        slopes = GridField(values, field.bounds) if hasattr(field, "follow") else field
+        sides = slopes.query(around.reshape(-1, 3)).view(2, 3, -1)
         gradient = ((sides[0] - sides[1]) / (2.0 * voxel)).T
         squared = (gradient**2).sum(-1, keepdim=True).clamp_min(0.05)
     step = field.query(points)[:, None] * gradient / squared

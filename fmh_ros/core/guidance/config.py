@@ -164,7 +164,7 @@ class GuidanceConfig:
     contact_reach_m: float = 0.01
     contact_vertices: Literal["near", "all"] = "near"
     proximity_with_depth: float = 1.0
-    search_every: int = 4
+    search_every: int = 5
     object_surface: Literal["implicit", "dense_mesh"] = "implicit"
     pose_prior_with_depth: float = 1.0
     ablation: Ablation = field(default_factory=Ablation)
