@@ -98,8 +98,9 @@ def _own(results: Results, name: str, what: str) -> list[tuple[Value, ...]]:
             chosen = read_ones(results.select(variant, cues))
             if chosen.records:
                 data = f"{name}, {cue_label(cues)} cues"
+                count = len(chosen.names("scene"))
                 if name != SYNTHETIC:
-                    data += f", {len(chosen.names('scene'))} {what}"
+                    data += f", {count} {what if count != 1 else what[:-1]}"
                 figures = (chosen.mean(metric).value for metric in (F5, F10, CHAMFER, OVERLAP))
                 rows.append((f"this project, {label(variant)}", data, *figures, chosen.rate().value))
     return rows

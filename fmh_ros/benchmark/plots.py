@@ -64,12 +64,13 @@ def differences_plot(table: Table) -> bytes:
 
 def occlusion_plot(results: Results, cues: str) -> bytes | None:
     """Chamfer distance and F-score against the share of the object that is hidden."""
-    names = [name for name in ("default", "unguided") if results.select(name, cues).records]
+    done = results.where(lambda r: r.done)
+    names = [name for name in ("default", "unguided") if done.select(name, cues).records]
     if not names:
         return None
     figure, axes = new_figure(9.0, 3.4, 2)
     for name, colour in zip(names, COLOURS, strict=False):
-        chosen = results.select(name, cues).where(lambda r: r.done)
+        chosen = done.select(name, cues)
         bins = list(occlusion_bins(chosen.records).items())
         for axis, metric in zip(axes, (CHAMFER, F10), strict=True):
             hidden = [float(r.attributes.get("occlusion", math.nan)) for r in chosen.records]

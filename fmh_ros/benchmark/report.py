@@ -23,6 +23,8 @@ from fmh_ros.core.errors import OutputError, UsageError
 from fmh_ros.evaluation.summary import RESAMPLES
 
 PAGE, SHEET = "README.md", "main-contact_sheet.jpg"
+#: More reconstructions than these are not drawn on one picture: they are spread evenly over the list.
+SHEET_MOST = 240
 
 
 def write_tables(
@@ -59,7 +61,8 @@ def write_tables(
             sheet = (
                 drawn.select(cues=shown) if shown in drawn.names("cues") else drawn.select(cues=most_run_cues(drawn))
             )
-            pictures[SHEET] = contact_sheet(scenes, sheet.records, folders)
+            step = -(-len(sheet.records) // SHEET_MOST)
+            pictures[SHEET] = contact_sheet(scenes, sheet.records[::step], folders)
     shown_at: dict[str, list[str]] = {}
     for name in pictures:
         shown_at.setdefault(Path(name).stem.partition("-")[0], []).append(name)
@@ -70,9 +73,10 @@ def write_tables(
 
 
 def most_run_cues(results: Results) -> str:
-    """Return the choice of cues that most variants ran with; of equals the first."""
+    """Return the choice of cues that most variants ran with; of equals the one with most results, or the first."""
     counts = Counter(cues for cues, _ in {(r.key.cues, r.key.variant) for r in results.records})
-    return min(counts, key=lambda cues: (-counts[cues], cues))
+    done = Counter(r.key.cues for r in results.records if r.done)
+    return min(counts, key=lambda cues: (-counts[cues], -done[cues], cues))
 
 
 def scene_set_digest(records: Sequence[SampleRecord]) -> str:

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from fmh_ros.benchmark import literature
-from fmh_ros.benchmark.results import SampleRecord
+from fmh_ros.benchmark.results import SYNTHETIC, SampleRecord
 from fmh_ros.benchmark.sheets import Column, Table, Value
 from fmh_ros.benchmark.statistics import Estimate, Results, mean
 from fmh_ros.benchmark.types import CUE_PRESETS
@@ -130,15 +130,21 @@ def _compared(
 def phases_table(results: Results, cues: str) -> Table | None:
     """The paper's Table 2: the method without its parts."""
     found = _compared(results, cues, PHASES, literature.PHASES)
-    note = f"Cues: {cue_label(cues)}. {PAIRED}{INTERVALS} {literature.PROTOCOL}"
+    note = f"Cues: {cue_label(cues)}. {PAIRED}{INTERVALS} {_protocol(results)}"
     return Table("phases", "What each phase is worth", *found, note) if found else None
 
 
 def losses_table(results: Results, cues: str) -> Table | None:
     """The paper's Table 3: the method without each loss term."""
     found = _compared(results, cues, LOSSES, literature.LOSSES)
-    note = f"Cues: {cue_label(cues)}. {PAIRED}{INTERVALS} {literature.PROTOCOL}"
+    note = f"Cues: {cue_label(cues)}. {PAIRED}{INTERVALS} {_protocol(results)}"
     return Table("losses", "What each loss term is worth", *found, note) if found else None
+
+
+def _protocol(results: Results) -> str:
+    """Why the paper's figures and these cannot be compared number by number."""
+    rendered = all(record.dataset == SYNTHETIC for record in results.records)
+    return literature.PROTOCOL if rendered else literature.DATASET_PROTOCOL
 
 
 def baselines_table(results: Results, cues: str) -> Table | None:
