@@ -89,11 +89,23 @@ def write_csv(path: Path, columns: str, lines: list[str]) -> Path:
     return path
 
 
-def write_obj(path: Path, mesh: trimesh.Trimesh, scale: float = 1.0) -> None:
-    """Write a model as a text file of vertices and faces, 9 digits."""
+def write_obj(path: Path, mesh: trimesh.Trimesh, scale: float = 1.0, textured: bool = False) -> None:
+    """Write a model as a text file of vertices and faces, 9 digits; with a texture that has a seam at every edge."""
     path.parent.mkdir(parents=True, exist_ok=True)
     lines = [f"v {x:.9g} {y:.9g} {z:.9g}" for x, y, z in mesh.vertices * scale]
-    path.write_text("\n".join([*lines, *(f"f {a} {b} {c}" for a, b, c in mesh.faces + 1)]) + "\n")
+    if not textured:
+        path.write_text("\n".join([*lines, *(f"f {a} {b} {c}" for a, b, c in mesh.faces + 1)]) + "\n")
+        return
+    Image.new("RGB", (8, 8), (90, 60, 30)).save(path.parent / "texture_map.png")
+    material = "newmtl material_0\nKa 1 1 1\nKd 1 1 1\nmap_Kd texture_map.png\n"
+    (path.parent / f"{path.stem}.obj.mtl").write_text(material)
+    lines = [f"mtllib ./{path.stem}.obj.mtl", *lines]
+    lines += [f"vn {x:.6f} {y:.6f} {z:.6f}" for x, y, z in mesh.vertex_normals]
+    lines += [f"vt {k / (3 * len(mesh.faces)):.6f} {k % 3 / 3:.6f}" for k in range(3 * len(mesh.faces))]
+    lines.append("usemtl material_0")
+    for face, corners in enumerate(mesh.faces + 1):
+        lines.append("f " + " ".join(f"{v}/{3 * face + k + 1}/{v}" for k, v in enumerate(corners)))
+    path.write_text("\n".join(lines) + "\n")
 
 
 def hand_parameters(side: str, seed: int) -> dict[str, np.ndarray]:
@@ -128,7 +140,7 @@ def dexycb_tree(root: Path) -> dict[str, Known]:
         )
         pose = rigid(turn(0.4, -0.3, 0.8), vertices.mean(0) + BESIDE).astype(np.float32).astype(np.float64)
         mesh = boxy((0.01, 0.02, -0.03))
-        write_obj(root / "models" / model / "textured_simple.obj", mesh)
+        write_obj(root / "models" / model / "textured_simple.obj", mesh, textured=True)
         held = moved(pose, mesh.vertices)
         picture = paint((640, 480), pinhole(K), [(vertices, content["f"], HAND), (held, mesh.faces, OBJECT)])
         folder = root / SUBJECT / sequence / CAMERA
