@@ -11,7 +11,7 @@ where it stands in the camera frame.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,19 +19,19 @@ import torch
 from torch import Tensor
 
 from fmh_ros.core.cues.types import ObjectView
-from fmh_ros.core.errors import ModelMissingError, UsageError
+from fmh_ros.core.errors import UsageError
 from fmh_ros.core.flow.hunyuan.checkpoint import FOLDERS, read_checkpoint, variant_folder
 from fmh_ros.core.flow.hunyuan.decoder import BOUNDS, HunyuanDecoder
 from fmh_ros.core.flow.hunyuan.networks import HunyuanNetworks, freeze, make_networks
 from fmh_ros.core.flow.hunyuan.picture import encoder_input, prepare_picture
 from fmh_ros.core.flow.vecset.decoder import DecodeSettings
 from fmh_ros.core.flow.vecset.field import VecsetField
+from fmh_ros.core.flow.vecset.loading import model_folder, network_dtype, parse_options
 from fmh_ros.core.transforms import Similarity
 
 #: Catalogue's id of each variant, and of the publisher's faster autoencoders that may replace a variant's own.
 MODEL_IDS = {variant: f"hunyuan3d-{variant}" for variant in FOLDERS}
 VAE_IDS = {"2.0": "hunyuan3d-vae-2.0-turbo", "mini": "hunyuan3d-vae-mini-turbo"}
-_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 @dataclass(frozen=True)
@@ -99,8 +99,7 @@ class HunyuanShapeModel:
     def to(self, device: str | torch.device, dtype: torch.dtype | None = None) -> HunyuanShapeModel:
         """Move the networks; without a dtype it is the options' one."""
         self.device = torch.device(device)
-        automatic = torch.float32 if self.device.type == "cpu" else torch.bfloat16
-        self.dtype = dtype or _DTYPES.get(self.options.dtype, automatic)
+        self.dtype = dtype or network_dtype(self.options.dtype, self.device)
         freeze(self.networks, self.device, self.dtype)
         if self.options.compile:
             self.networks.denoiser.compile()
@@ -166,24 +165,10 @@ def make_hunyuan(models: Mapping[str, Path], options: Mapping[str, Any], device:
 
     options : fields of ``HunyuanOptions``. Raises UsageError, ModelMissingError and ModelFileError.
     """
-    known = {each.name for each in fields(HunyuanOptions)}
-    if not set(options) <= known:
-        wrong = ", ".join(sorted(set(options) - known))
-        raise UsageError(f"The Hunyuan3D generator has no option {wrong}", expected=", ".join(sorted(known)))
-    chosen = HunyuanOptions(**options)
-    folder = _folder(models, MODEL_IDS.get(chosen.variant, chosen.variant))
+    chosen = parse_options(HunyuanOptions, options, "The Hunyuan3D generator")
+    folder = model_folder(models, MODEL_IDS.get(chosen.variant, chosen.variant))
     vae = None
     if chosen.fast_vae:
         family = "mini" if chosen.variant.startswith("mini") else "2.0"
-        vae = _folder(models, VAE_IDS[family])
+        vae = model_folder(models, VAE_IDS[family])
     return HunyuanShapeModel.load(folder, chosen, device, vae)
-
-
-def _folder(models: Mapping[str, Path], name: str) -> Path:
-    if name not in models:
-        raise ModelMissingError(
-            f"The profile gives no folder for the model {name}",
-            expected="one of the variants that it lists",
-            change="Run `fmh models pull` with the profile's name",
-        )
-    return models[name]

@@ -3,17 +3,17 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from fmh_ros.core.errors import ModelFileError, ModelMissingError
+from fmh_ros.core.errors import ModelFileError
 from fmh_ros.core.flow.hunyuan.checkpoint import Checkpoint
 from fmh_ros.core.flow.hunyuan.library import build
+from fmh_ros.core.flow.vecset.loading import empty_weights, fill, make_image_encoder
 
 #: Parts of a published autoencoder that only training needs; old code does not know their parameters.
 _ENCODER_PARTS = ("encoder", "pre_kl")
@@ -79,7 +79,7 @@ def make_networks(checkpoint: Checkpoint, vae: Checkpoint | None = None) -> Huny
         scheduler = config["scheduler"].get("params") or {}
         turbo = "Consistency" in config["scheduler"]["target"]
         processor = config.get("image_processor", {}).get("params") or {}
-        with _empty(bool(checkpoint.weights)):
+        with empty_weights(bool(checkpoint.weights)):
             denoiser = build(_class_name(config["model"]), dict(config["model"]["params"]))
         made_vae = _make_vae(config["vae"], checkpoint.part("vae")) if vae is None else _separate_vae(vae)
     except (KeyError, TypeError, AttributeError) as error:
@@ -88,14 +88,14 @@ def make_networks(checkpoint: Checkpoint, vae: Checkpoint | None = None) -> Huny
             expected="a config of the publisher with code of the same version",
             change="Install the newer code of the publisher's repository",
         ) from error
-    _fill(denoiser, checkpoint.part("model"), "the denoiser")
+    fill(denoiser, checkpoint.part("model"), "the denoiser")
     picture = PictureFormat(
         int(processor.get("size", 512)),
         float(processor.get("border_ratio") or 0.15),
         int(conditioner.get("image_size", 224)),
         bool(conditioner.get("use_cls_token", True)),
     )
-    encoder = _make_image_encoder(conditioner["config"], checkpoint.part("conditioner"))
+    encoder = make_image_encoder(conditioner["config"], _image_weights(checkpoint.part("conditioner")))
     phases = int(scheduler.get("pcm_timesteps", 50)) if turbo else None
     return HunyuanNetworks(denoiser, made_vae, encoder, picture, float(scheduler.get("shift", 1.0)), phases)
 
@@ -113,70 +113,19 @@ def _separate_vae(checkpoint: Checkpoint) -> nn.Module:
 def _make_vae(section: Mapping[str, Any], weights: dict[str, Tensor]) -> nn.Module:
     """Build an autoencoder without the parts that only encode."""
     parameters = {k: v for k, v in section["params"].items() if k not in _ENCODER_PARAMETERS}
-    with _empty(bool(weights)):
+    with empty_weights(bool(weights)):
         vae: nn.Module = build("ShapeVAE", parameters)
     for part in _ENCODER_PARTS:
         if hasattr(vae, part):
             delattr(vae, part)
-    _fill(vae, {k: v for k, v in weights.items() if k.partition(".")[0] not in _ENCODER_PARTS}, "the autoencoder")
+    fill(vae, {k: v for k, v in weights.items() if k.partition(".")[0] not in _ENCODER_PARTS}, "the autoencoder")
     return vae
 
 
-def _make_image_encoder(config: Mapping[str, Any], weights: dict[str, Tensor]) -> Any:
-    """Build the DINOv2. Names of its weights changed between releases of transformers, which translates them."""
-    try:
-        from transformers import Dinov2Config, Dinov2Model
-    except ImportError as error:
-        raise ModelMissingError(
-            "The library transformers is not installed",
-            expected="it, for the image encoder",
-            change="Run `pip install 'fmh-ros[foundation]'`",
-        ) from error
-    made = Dinov2Config.from_dict(dict(config))
+def _image_weights(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Weights of the DINOv2 among the conditioner's, by the library's names."""
     prefix = "main_image_encoder.model."
-    state = {key[len(prefix) :]: value for key, value in weights.items() if key.startswith(prefix)}
-    if not state:
-        return Dinov2Model(made)
-    kind: Any = Dinov2Model
-    encoder, report = kind.from_pretrained(None, config=made, state_dict=state, output_loading_info=True)
-    _check("the image encoder", report["missing_keys"], report["unexpected_keys"])
-    return encoder
-
-
-@contextlib.contextmanager
-def _empty(wanted: bool) -> Iterator[None]:
-    """Make parameters without memory, since weights follow; buffers are made as they are."""
-    if not wanted:
-        yield
-        return
-    try:
-        from accelerate import init_empty_weights
-    except ImportError as error:
-        raise ModelMissingError(
-            "The library accelerate is not installed",
-            expected="it, to load large checkpoints",
-            change="Run `pip install 'fmh-ros[foundation]'`",
-        ) from error
-    with init_empty_weights(include_buffers=False):
-        yield
-
-
-def _fill(module: nn.Module, weights: dict[str, Tensor], what: str) -> None:
-    """Load weights, all of them and nothing else; none leave the module as it was made."""
-    if not weights:
-        return
-    missing, unexpected = module.load_state_dict(weights, strict=False, assign=True)
-    _check(what, missing, unexpected)
-
-
-def _check(what: str, missing: Any, unexpected: Any) -> None:
-    if missing or unexpected:
-        some = ", ".join(sorted([*missing, *unexpected])[:4])
-        raise ModelFileError(
-            f"The weights of {what} do not fit: {len(missing)} missing, {len(unexpected)} unknown ({some})",
-            expected="weights and config of the same variant",
-            change="Run `fmh models verify`, or choose the variant that the files are of",
-        )
+    return {key[len(prefix) :]: value for key, value in weights.items() if key.startswith(prefix)}
 
 
 def freeze(networks: HunyuanNetworks, device: torch.device, dtype: torch.dtype) -> None:

@@ -13,18 +13,10 @@ from torch.nn import functional as F
 from fmh_ros.core.cues.types import ObjectView
 from fmh_ros.core.errors import EmptyObjectMaskError
 from fmh_ros.core.flow.hunyuan.networks import PictureFormat
+from fmh_ros.core.flow.vecset.picture import cut_out
 
 #: DINOv2's training normalisation of RGB in 0..1.
 _MEAN, _DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-
-
-def cut_out(view: ObjectView) -> NDArray[np.uint8]:
-    """The completed view as RGBA (S, S, 4): the object opaque, all else transparent white, which resizing mixes in."""
-    size = view.image.shape[1::-1]
-    mask = view.mask if view.mask.shape == view.image.shape[:2] else cv2.resize(view.mask, size)
-    alpha = np.round(255 * np.clip(mask, 0, 1)).astype(np.uint8)
-    alpha[alpha < 128] = 0
-    return np.dstack([np.where(alpha[..., None] > 0, view.image, np.uint8(255)), alpha])
 
 
 def recentre(picture: NDArray[np.uint8], border: float) -> NDArray[np.uint8]:
