@@ -198,7 +198,11 @@ def tiny_qwen_words() -> Any:
     inner = Tokenizer(models.WordLevel({word: k for k, word in enumerate(words)}, unk_token="[unk]"))
     inner.pre_tokenizer = pre_tokenizers.Whitespace()
     return PreTrainedTokenizerFast(
-        tokenizer_object=inner, unk_token="[unk]", eos_token="<|im_end|>", additional_special_tokens=QWEN_MARKS
+        tokenizer_object=inner,
+        unk_token="[unk]",
+        eos_token="<|im_end|>",
+        pad_token="[unk]",
+        additional_special_tokens=QWEN_MARKS,
     )
 
 
@@ -291,6 +295,99 @@ def tiny_vitpose_images() -> Any:
     from transformers.models.vitpose import image_processing_pil_vitpose as own
 
     return own.VitPoseImageProcessorPil()
+
+
+@lru_cache(maxsize=1)
+def tiny_sentences() -> Any:
+    """A tokenizer of words with padding and a chat template, for the text encoders of editors."""
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    words = ["[pad]", "[unk]", "remove", "Remove", "the", "hand", "Keep", "red", "box", "ball", "exactly", "arm"]
+    inner = Tokenizer(models.WordLevel({word: k for k, word in enumerate(words)}, unk_token="[unk]"))
+    inner.pre_tokenizer = pre_tokenizers.Whitespace()
+    made = PreTrainedTokenizerFast(
+        tokenizer_object=inner, unk_token="[unk]", pad_token="[pad]", eos_token="[pad]", model_max_length=77
+    )
+    made.chat_template = "{% for m in messages %}{{ m['content'] }}{% endfor %}"
+    return made
+
+
+def tiny_kontext() -> Any:
+    """``FluxKontextPipeline`` of real FLUX, VAE, CLIP and T5 classes; random, but always the same."""
+    from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, FluxKontextPipeline, FluxTransformer2DModel
+    from transformers import CLIPTextConfig, CLIPTextModel, T5Config, T5EncoderModel
+
+    torch.manual_seed(0)
+    transformer = FluxTransformer2DModel(
+        in_channels=4, num_layers=1, num_single_layers=1, attention_head_dim=16, num_attention_heads=2,
+        joint_attention_dim=16, pooled_projection_dim=16, guidance_embeds=True, axes_dims_rope=(4, 4, 8),
+    )  # fmt: skip
+    vae = AutoencoderKL(
+        block_out_channels=(4,), latent_channels=1, norm_num_groups=1, use_quant_conv=False, use_post_quant_conv=False,
+        shift_factor=0.0609, scaling_factor=1.5035,
+    )  # fmt: skip
+    words = len(tiny_sentences())
+    clip = CLIPTextConfig(vocab_size=words, hidden_size=16, intermediate_size=16, num_hidden_layers=1,
+                          num_attention_heads=2, max_position_embeddings=77, projection_dim=16, bos_token_id=0,
+                          eos_token_id=0, pad_token_id=0)  # fmt: skip
+    t5 = T5Config(vocab_size=words, d_model=16, d_kv=8, d_ff=16, num_layers=1, num_heads=2)
+    return FluxKontextPipeline(
+        scheduler=FlowMatchEulerDiscreteScheduler(), vae=vae.eval(), text_encoder=CLIPTextModel(clip).eval(),
+        tokenizer=tiny_sentences(), text_encoder_2=T5EncoderModel(t5).eval(), tokenizer_2=tiny_sentences(),
+        transformer=transformer.eval(),
+    )  # fmt: skip
+
+
+def tiny_klein() -> Any:
+    """``Flux2KleinPipeline`` of real FLUX.2, VAE and Qwen3 classes."""
+    from diffusers import (
+        AutoencoderKLFlux2,
+        FlowMatchEulerDiscreteScheduler,
+        Flux2KleinPipeline,
+        Flux2Transformer2DModel,
+    )
+    from transformers import Qwen3Config, Qwen3ForCausalLM
+
+    torch.manual_seed(0)
+    transformer = Flux2Transformer2DModel(
+        in_channels=16, num_layers=1, num_single_layers=1, attention_head_dim=16, num_attention_heads=2,
+        joint_attention_dim=16, timestep_guidance_channels=32, axes_dims_rope=(4, 4, 4, 4), guidance_embeds=False,
+    )  # fmt: skip
+    vae = AutoencoderKLFlux2(
+        down_block_types=("DownEncoderBlock2D",) * 2, up_block_types=("UpDecoderBlock2D",) * 2,
+        block_out_channels=(4, 4), layers_per_block=1, latent_channels=4, norm_num_groups=1, use_quant_conv=False,
+        use_post_quant_conv=False, sample_size=32,
+    )  # fmt: skip
+    qwen = Qwen3Config(vocab_size=len(tiny_sentences()), hidden_size=16, intermediate_size=16, num_hidden_layers=2,
+                       num_attention_heads=2, num_key_value_heads=2, head_dim=8)  # fmt: skip
+    return Flux2KleinPipeline(
+        scheduler=FlowMatchEulerDiscreteScheduler(), vae=vae.eval(), text_encoder=Qwen3ForCausalLM(qwen).eval(),
+        tokenizer=tiny_sentences(), transformer=transformer.eval(), is_distilled=True,
+    )  # fmt: skip
+
+
+def tiny_qwen_edit(plus: bool = True) -> Any:
+    """``QwenImageEditPlusPipeline`` or ``QwenImageEditPipeline`` of real classes."""
+    import diffusers
+
+    from fmh_ros.core.cues.foundation.qwen_inputs import QwenInputs
+
+    torch.manual_seed(0)
+    vae = diffusers.AutoencoderKLQwenImage(
+        base_dim=4, z_dim=4, dim_mult=[1, 1, 1, 1], num_res_blocks=1, temperal_downsample=[False, True, True],
+        latents_mean=[0.0] * 4, latents_std=[1.0] * 4,
+    )  # fmt: skip
+    transformer = diffusers.QwenImageTransformer2DModel(
+        patch_size=2, in_channels=16, out_channels=4, num_layers=1, attention_head_dim=16, num_attention_heads=1,
+        joint_attention_dim=16, guidance_embeds=False, axes_dims_rope=(8, 4, 4),
+    )  # fmt: skip
+    kind = diffusers.QwenImageEditPlusPipeline if plus else diffusers.QwenImageEditPipeline
+    return kind(
+        scheduler=diffusers.FlowMatchEulerDiscreteScheduler(), vae=vae.eval(), text_encoder=tiny_qwen(),
+        tokenizer=tiny_qwen_words(), processor=QwenInputs(tiny_qwen_images(), tiny_qwen_words()),
+        transformer=transformer.eval(),
+    )  # fmt: skip
 
 
 def save(network: Any, folder: Path) -> Path:

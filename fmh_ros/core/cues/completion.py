@@ -25,6 +25,8 @@ LATERAL_FILL = 0.65
 NEAR_Z = -0.55
 #: Pixels along each side of the completed view.
 VIEW_SIZE = 128
+#: Pixels along each side of its image.
+IMAGE_SIZE = 512
 #: Joints around the space that a grasp encloses: thumb and finger middles and tips.
 _GRASP_JOINTS = (3, 4, 6, 8, 10, 12, 14, 16)
 #: Fewest object pixels a view is made from.
@@ -100,6 +102,16 @@ def round_normals(silhouette: NDArray[np.bool_]) -> NDArray[np.float32]:
     return (normals / np.linalg.norm(normals, axis=-1, keepdims=True)).astype(np.float32)
 
 
+def _object_image(frame: Frame, masks: SceneMasks, homography: NDArray[np.float64]) -> NDArray[np.uint8]:
+    """The object on white in the view's crop, IMAGE_SIZE a side: image encoders see more than the maps hold."""
+    ratio = IMAGE_SIZE / VIEW_SIZE
+    finer = np.array([[ratio, 0, ratio / 2 - 0.5], [0, ratio, ratio / 2 - 0.5], [0, 0, 1.0]]) @ homography
+    size = (IMAGE_SIZE, IMAGE_SIZE)
+    colour = cv2.warpPerspective(frame.image, finer, size, flags=cv2.INTER_LINEAR, borderValue=(255, 255, 255))
+    mask = cv2.warpPerspective(masks.object.astype(np.float32), finer, size, flags=cv2.INTER_LINEAR)
+    return np.where(mask[..., None] > 0.5, colour, 255).astype(np.uint8)
+
+
 def complete_view(frame: Frame, masks: SceneMasks, points: PointMap | None, hand: HandMesh) -> ObjectView:
     """Cut out what is known of the object. Raises EmptyObjectMaskError when too little of it is seen."""
     T_camera_view = place_cube(frame.camera, masks, points, hand)
@@ -121,8 +133,7 @@ def complete_view(frame: Frame, masks: SceneMasks, points: PointMap | None, hand
     mask = np.clip(warp(masks.object.astype(np.float32), cv2.INTER_LINEAR, 0), 0, 1)
     outside = warp(np.zeros(masks.hand.shape, np.float32), cv2.INTER_NEAREST, 1)
     unknown = (warp(masks.hand.astype(np.float32), cv2.INTER_LINEAR, 0) > 0.5) | (outside > 0.5)
-    colour = warp(frame.image.astype(np.float32), cv2.INTER_LINEAR, 255)
-    image = np.where(mask[..., None] > 0.5, colour, 255).astype(np.uint8)
+    image = _object_image(frame, masks, homography)
     depth, normals = None, None
     if points is None:
         whole = warp(_silhouette(masks).astype(np.float32), cv2.INTER_LINEAR, 0) > 0.5

@@ -115,8 +115,8 @@ class ObjectView:
     mask : (S, S) float32 in 0..1, visible object.
     unknown : (S, S) bool, hidden by the hand or outside the image: may or may not be object, never background.
     depth : (S, S) float32 metres along the virtual camera's z, NaN where unknown, or None; normals : (S, S, 3) float32
-        in the virtual camera's axes, towards the camera, NaN where unknown, or None; image : (S, S, 3) uint8 RGB with
-        everything but the object white.
+        in the virtual camera's axes, towards the camera, NaN where unknown, or None; image : (T, T, 3) uint8 RGB of the
+        same crop with everything but the object white, T at least S.
     T_camera_view : the cube the object is thought to lie in: its frame is the "view frame", x right, y down, z along
         the viewing ray through the object's centre, the cube spans -1 to 1, scale is metres per unit.
     """

@@ -26,6 +26,7 @@ import torch
 from numpy.typing import NDArray
 
 from fmh_ros.core.cues.foundation.loading import load_helper, load_network, local_path, placement, where_is
+from fmh_ros.core.cues.foundation.qwen_inputs import QwenInputs
 from fmh_ros.core.cues.mask_inputs import hand_size_px
 from fmh_ros.core.cues.mask_predictor import Square, cut
 from fmh_ros.core.cues.types import HandObservation
@@ -88,21 +89,13 @@ class QwenNamer:
     def inputs(self, image: NDArray[np.uint8], question: str) -> dict[str, torch.Tensor]:
         """Build the model's published chat: one image, as so many placeholders as it has patches after merging."""
         where = where_is(self.network)
-        seen = self.image_processor(images=[image], return_tensors="pt")
-        grid = seen["image_grid_thw"]
-        patches = int(grid.prod()) // int(self.image_processor.merge_size) ** 2
-        pictured = "<|vision_start|>" + "<|image_pad|>" * patches + "<|vision_end|>"
+        pictured = "<|vision_start|><|image_pad|><|vision_end|>"
         chat = f"<|im_start|>user\n{pictured}{question}<|im_end|>\n<|im_start|>assistant\n"
-        words = self.tokenizer(chat, return_tensors="pt")
-        inputs = {
-            "input_ids": words["input_ids"],
-            "attention_mask": words["attention_mask"],
-            "image_grid_thw": grid,
-            "pixel_values": seen["pixel_values"].to(where.dtype),
-        }
+        inputs = dict(QwenInputs(self.image_processor, self.tokenizer)([chat], [image]))
+        inputs["pixel_values"] = inputs["pixel_values"].to(where.dtype)
         # Newer versions want to be told which tokens are picture; older ones look for themselves.
         if "mm_token_type_ids" in inspect.signature(self.network.forward).parameters:
-            inputs["mm_token_type_ids"] = (words["input_ids"] == self.network.config.image_token_id).int()
+            inputs["mm_token_type_ids"] = (inputs["input_ids"] == self.network.config.image_token_id).int()
         return {key: value.to(where.device) for key, value in inputs.items()}
 
 
