@@ -115,8 +115,8 @@ def hand_parameters(side: str, seed: int) -> dict[str, np.ndarray]:
     rotation = Rotation.from_euler("xyz", (0.3, 0.2 * sign, 0.1)).as_rotvec()
     return {
         "rotation": rotation,
-        "coefficients": rng.normal(0, 0.25, 45),
-        "betas": rng.normal(0, 0.8, 10),
+        "coefficients": rng.normal(0, 0.06, 45),
+        "betas": rng.normal(0, 0.5, 10),
         "translation": np.array([-0.15 * sign, 0.02, 0.62]),
     }
 

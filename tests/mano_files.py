@@ -17,14 +17,21 @@ from fmh_ros.core.hand.rig import load_generic_rig
 
 ORDER = (13, 14, 15, 1, 2, 3, 4, 5, 6, 10, 11, 12, 7, 8, 9)
 PARENTS = (0xFFFFFFFF, 0, 1, 2, 0, 4, 5, 0, 7, 8, 0, 10, 11, 0, 13, 14)
+TIPS = (744, 320, 443, 554, 671)
 OFFSET = np.array([0.1, 0.0, -0.02])
 
 
 def mano_content(side: str = "right") -> dict[str, Any]:
     """A file's dictionary: the generic hand, moved and renumbered as MANO would have it, open at the wrist."""
     rig = load_generic_rig()
-    open_faces = rig.faces[~(rig.vertices[rig.faces, 0] < -0.018).all(1)]
+    open_faces = rig.faces[~(rig.vertices[rig.faces, 0] < -0.012).any(1)]
     kept, faces = np.unique(open_faces, return_inverse=True)
+    # The fingertips have MANO's numbers.
+    order = np.arange(len(kept))
+    for keypoint, number in zip((4, 8, 12, 16, 20), TIPS, strict=True):
+        nearest = int(np.linalg.norm(rig.vertices[kept[order]] - rig.keypoints[keypoint], axis=1).argmin())
+        order[[nearest, number]] = order[[number, nearest]]
+    kept, faces = kept[order], np.argsort(order)[faces]
     flip = np.array([1.0, 1.0, 1.0] if side == "right" else [-1.0, 1.0, 1.0])
     vertices = (rig.vertices[kept] + OFFSET) * flip
     weights = np.zeros((len(kept), 16))
@@ -54,7 +61,7 @@ def mano_content(side: str = "right") -> dict[str, Any]:
         "kintree_table": np.array([PARENTS, range(16)], np.int64),
         "shapedirs": waves(10, 1e-3),
         "posedirs": waves(135, 3e-4),
-        "hands_mean": rng.normal(0, 0.15, 45),
+        "hands_mean": rng.normal(0, 0.05, 45),
         "hands_components": np.linalg.qr(rng.normal(0, 1, (45, 45)))[0],
     }
 
@@ -113,6 +120,6 @@ def reference_hand(
     vertices = sum(content["weights"][:, [joint]] * carried(bent, joint) for joint in range(16))
     posed = [carried(joints[[joint]], joint)[0] for joint in range(16)]
     rows = [posed[0]]
-    for finger, tip in enumerate((744, 320, 443, 554, 671)):
+    for finger, tip in enumerate(TIPS):
         rows += [*(posed[joint] for joint in ORDER[3 * finger : 3 * finger + 3]), vertices[tip]]
     return vertices, np.array(rows)

@@ -69,6 +69,9 @@ def test_shards_of_a_data_set_merge_and_a_missing_image_is_a_failure_with_its_co
     assert lost.failure is not None and lost.failure.code == 10 and "color_000060.jpg" in lost.failure.message
     assert made.done and made.attributes["side"] == "left" and made.value("cue_side_right") == 1
     assert np.isfinite(made.value("chamfer_cm2")) and made.value("cue_landmark_error") < 1e-6
+    # The open rig finds the annotated hand again: mirrored, posed and sized as it is.
+    assert made.value("pa_mpjpe_mm") < 5 and made.value("hand_alignment_rms_mm") < 2.5
+    assert made.value("hand_scale_ratio") == pytest.approx(1, abs=0.04)
 
 
 def test_one_command_runs_a_data_set_and_one_puts_our_row_beside_the_papers(

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from fmh_ros.benchmark import plots, tables
 from fmh_ros.benchmark.contact_sheet import contact_sheet
-from fmh_ros.benchmark.dataset_tables import dataset_table, datasets_of, literature_table, on_data
+from fmh_ros.benchmark.dataset_tables import dataset_table, datasets_of, literature_table, on_data, read_ones
 from fmh_ros.benchmark.results import SYNTHETIC, SampleRecord, read_records
 from fmh_ros.benchmark.run import SceneSource
 from fmh_ros.benchmark.sheets import Table, document
@@ -45,8 +45,7 @@ def write_tables(
     ModelMissingError without matplotlib.
     """
     everything = Results(tuple(read_records(folders)))
-    data = datasets_of(everything)
-    results = on_data(everything, SYNTHETIC if SYNTHETIC in data else data[0])
+    results = _shown(everything)
     shown = parse_cues(cues).name if cues else most_run_cues(results)
     if shown not in results.names("cues"):
         raise UsageError(
@@ -70,6 +69,16 @@ def write_tables(
     files = {PAGE: page.encode(), "samples.csv": samples_csv(everything.records).encode()}
     files |= {f"{table.name}.csv": table.csv().encode() for table in found}
     return _write(out, files | pictures)
+
+
+def _shown(everything: Results) -> Results:
+    """Return what the tables of one data set are of: rendered scenes, else what could be read of the first data set."""
+    data = datasets_of(everything)
+    if SYNTHETIC in data:
+        return on_data(everything, SYNTHETIC)
+    chosen = on_data(everything, data[0])
+    read = read_ones(chosen)
+    return read if read.records else chosen
 
 
 def most_run_cues(results: Results) -> str:
