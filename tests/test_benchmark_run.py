@@ -28,6 +28,7 @@ from fmh_ros.benchmark.variants import GROUPS, Variant, variant, variants
 from fmh_ros.benchmark.workers import part
 from fmh_ros.core.errors import NoObjectError, UsageError
 from fmh_ros.core.frame.frame import ObjectPrompt
+from fmh_ros.core.guidance.config import preset
 from fmh_ros.core.guidance.guide import plan_phases
 from fmh_ros.core.reconstruction.profile import Stages, load_stages
 from fmh_ros.evaluation.predictions import read_prediction
@@ -262,6 +263,8 @@ def test_variants_change_what_their_names_say() -> None:
     swapped = variant("paper:swapped")
     assert (swapped.preset, swapped.config.ablation.order) == ("paper", "swapped")
     assert swapped.label == "phases 1 and 2 swapped, paper preset"
+    dense = variant("paper:dense-mesh")
+    assert dense.config == replace(preset("paper"), object_surface="dense_mesh")
     with pytest.raises(UsageError, match="no-colour"):
         variant("no-colour")
 

@@ -6,7 +6,7 @@ A variant's name may begin with a preset's and a colon: ``paper:swapped`` is the
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -23,12 +23,15 @@ EFFORTS = (0.25, 0.5, 2.0)
 SAMPLES = (2, 4)
 BUDGETS = tuple(f"effort-{factor:g}" for factor in EFFORTS) + tuple(f"samples-{count}" for count in SAMPLES)
 BASELINES = ("unguided", "icp", "two-stage")
+#: The object decoded densely and meshed at every iteration, as published, in place of its traced field.
+SURFACES = ("dense-mesh",)
 #: Short names for several variants.
 GROUPS: dict[str, tuple[str, ...]] = {
     "phases": PHASES,
     "losses": LOSSES,
     "budgets": BUDGETS,
     "baselines": BASELINES,
+    "surfaces": SURFACES,
     "all": tuple(dict.fromkeys(("default", "unguided", "paper", *PHASES, *LOSSES, *BASELINES, *BUDGETS))),
 }
 
@@ -42,6 +45,7 @@ _LABELS = {
     "joint-from-start": "all joint from the start",
     "icp": "unguided flow, ICP onto the visible points",
     "two-stage": "generate, then optimise poses only",
+    "dense-mesh": "dense decoding and mesh in the loop",
 }
 
 
@@ -70,8 +74,8 @@ def variant(name: str) -> Variant:
     made = Variant(name, _label(name, rest), prefix, config)
     if rest == "icp":
         return replace(made, config=replace(config, ablation=Ablation(guided=False)), finish="icp")
-    if rest == "two-stage":
-        return replace(made, config=two_stage(config))
+    if rest in _CHANGES:
+        return replace(made, config=_CHANGES[rest](config))
     if rest in _ABLATIONS:
         return replace(made, config=replace(config, ablation=_ABLATIONS[rest]))
     kind, _, value = rest.partition("-")
@@ -83,7 +87,7 @@ def variant(name: str) -> Variant:
         return replace(made, config=config.with_effort(float(value)))
     raise UsageError(
         f"There is no variant {name!r}",
-        expected="one of " + ", ".join((*GROUPS["all"], *GROUPS)),
+        expected="one of " + ", ".join((*GROUPS["all"], *SURFACES, *GROUPS)),
         change=f"Choose one of these with --variants; a preset may stand before it ({', '.join(PRESETS)}), as in "
         "paper:swapped",
     )
@@ -118,6 +122,14 @@ def two_stage(config: GuidanceConfig) -> GuidanceConfig:
         joint=replace(config.joint, iterations=joint_steps * config.joint.iterations),
         ablation=Ablation(steer_shape=False),
     )
+
+
+def dense_mesh(config: GuidanceConfig) -> GuidanceConfig:
+    """Return the same schedule over the object's mesh instead of its traced field."""
+    return replace(config, object_surface="dense_mesh")
+
+
+_CHANGES: dict[str, Callable[[GuidanceConfig], GuidanceConfig]] = {"two-stage": two_stage, "dense-mesh": dense_mesh}
 
 
 def _label(name: str, rest: str) -> str:

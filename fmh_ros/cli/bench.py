@@ -52,8 +52,8 @@ def _add_run(parts: Commands[argparse.ArgumentParser]) -> None:
         ),
         epilog=(
             "Variants: default, paper, unguided, icp, two-stage, no-hand-phase, no-object-phase, swapped, "
-            "joint-from-start, no-TERM, effort-0.25|0.5|2, samples-2|4; groups of them: phases, losses, budgets, "
-            "baselines, all. A preset may stand before one: paper:swapped."
+            "joint-from-start, no-TERM, effort-0.25|0.5|2, samples-2|4, dense-mesh; groups of them: phases, losses, "
+            "budgets, baselines, surfaces, all. A preset may stand before one: paper:swapped."
         ),
     )
     _add_data(run)
