@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import copy
+import inspect
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +14,7 @@ import cv2
 import numpy as np
 import pytest
 import tiny_cues as tiny
+import torch
 from numpy.typing import NDArray
 
 pytest.importorskip("diffusers")
@@ -23,9 +26,11 @@ from fmh_ros.core.cues.foundation.editors import (
     kontext_arguments,
     load_pipeline,
     qwen_edit_arguments,
+    tell_pictures,
 )
 from fmh_ros.core.cues.foundation.inpainting import PaintingCompleter, make_klein
 from fmh_ros.core.cues.foundation.loading import Placement
+from fmh_ros.core.cues.foundation.qwen_inputs import QwenInputs
 from fmh_ros.core.cues.types import HandObservation, ObjectView, SceneMasks
 from fmh_ros.core.errors import ModelFileError, ModelMissingError, ProfileError
 from fmh_ros.core.frame.camera import CameraModel
@@ -223,6 +228,22 @@ def test_real_pipelines_answer_the_same_for_a_seed_and_random_weights_are_not_be
     view = first_view(held, masks)
     completed, warnings = PaintingCompleter(editor, attempts=1).complete(held, masks, view)
     assert completed is view and name in warnings[0]
+
+
+def test_qwens_encoder_is_told_which_tokens_are_picture() -> None:
+    """Otherwise transformers 5 places the patches in a line: other features, and no error."""
+    encoder = copy.deepcopy(tiny.tiny_qwen())
+    image = np.arange(56 * 56 * 3, dtype=np.uint8).reshape(56, 56, 3)
+    chat = ["red <|vision_start|><|image_pad|><|vision_end|> mug"]
+    inputs = dict(QwenInputs(tiny.tiny_qwen_images(), tiny.tiny_qwen_words())(chat, [image]))
+    if "mm_token_type_ids" not in inspect.signature(encoder.forward).parameters:
+        pytest.skip("this version of transformers looks for itself")
+    told = (inputs["input_ids"] == encoder.config.image_token_id).int()
+    with torch.no_grad():
+        right = encoder(**inputs, mm_token_type_ids=told).logits
+        assert (encoder(**inputs).logits - right).abs().max() > 1e-5
+        tell_pictures(encoder)
+        torch.testing.assert_close(encoder(**inputs).logits, right)
 
 
 def test_the_published_settings_are_passed() -> None:

@@ -302,6 +302,7 @@ def test_networks_load_from_their_folders_and_answer_in_half_precision(tmp_path:
     masks = ask(loaded, prompt)
     np.testing.assert_array_equal(masks.object, ask(PromptedSegmenter(SamNetwork(tiny.tiny_sam2())), prompt).object)
     assert loaded.name == "sam2+grounding-dino" and loaded.reads_text
+    assert not PromptedSegmenter(loaded.network).reads_text  # nothing finds what a name means
     assert next(narrow.network.network.parameters()).dtype is torch.bfloat16  # type: ignore[attr-defined]
     assert ask(narrow, prompt).object.dtype == bool
     assert isinstance(loaded.finder, GroundingDinoFinder) and loaded.finder.find(np.zeros((64, 64, 3), np.uint8), "mug")

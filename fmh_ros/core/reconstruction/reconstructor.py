@@ -29,9 +29,10 @@ from fmh_ros.core.progress import CancelCheck, Progress, ProgressCallback
 from fmh_ros.core.reconstruction.choose import ChosenHand, choose_hand
 from fmh_ros.core.reconstruction.contacts import find_contacts
 from fmh_ros.core.reconstruction.job import Job
+from fmh_ros.core.reconstruction.loading import ModelCache
 from fmh_ros.core.reconstruction.mesh import field_to_mesh, preview_mesh
 from fmh_ros.core.reconstruction.mirror import mirror_preview, mirror_reconstruction
-from fmh_ros.core.reconstruction.profile import Stages, check_profile, check_readable, load_stages
+from fmh_ros.core.reconstruction.profile import Profile, Stages, check_readable, load_profile, load_stages
 from fmh_ros.core.reconstruction.quality import measure_quality
 from fmh_ros.core.reconstruction.types import WEAK_SCORE, Reconstruction
 from fmh_ros.core.registration.place import canonical_pose
@@ -54,19 +55,28 @@ class _Cues:
 class Reconstructor:
     """Holds loaded models and turns frames into reconstructions; deterministic for a seed on one machine.
 
-    profile : which back ends fill the stages (``PROFILES``); preset : guidance settings, "default" or "paper".
+    profile : which back ends fill the stages: a name of ``PROFILES``, a path, or a ``Profile``; see ``profile``.
+    preset : guidance settings, "default" or "paper"; the profile's by default.
     stages : loaded back ends to use in place of the profile's own, for instance with known cues for a measurement.
+    cache : loaded models that several reconstructors of a process share.
     """
 
-    def __init__(self, profile: str = "embedded", preset: str = "default", stages: Stages | None = None) -> None:
-        self.profile = profile
+    def __init__(
+        self,
+        profile: str | Profile = "embedded",
+        preset: str | None = None,
+        stages: Stages | None = None,
+        cache: ModelCache | None = None,
+    ) -> None:
+        self.profile = profile if isinstance(profile, str) else profile.text
         self.preset = preset
+        self._wanted, self._cache = profile, cache
         self._stages, self._given = stages, stages is not None
 
     def load(self) -> None:
         """Load every model. Called by ``reconstruct`` when needed; raises ProfileError and ModelMissingError."""
         if self._stages is None:
-            self._stages = load_stages(self.profile)
+            self._stages = load_stages(self._wanted, self._cache)
 
     def watch(self, image: NDArray[np.uint8]) -> tuple[SeenHand, ...]:
         """Have a quick look at an image (H, W, 3) RGB: which hands are there, and whether they hold something.
@@ -110,10 +120,11 @@ class Reconstructor:
         Raises:
             FmhError: one of its typed children; nothing is left half done.
         """
-        check_profile(self.profile)
+        wanted = load_profile(self._wanted) if isinstance(self._wanted, str) else self._wanted
         if prompt is not None and not self._given:
-            check_readable(self.profile, prompt.text)
-        config = config or guidance_preset(self.preset)
+            check_readable(wanted, prompt.text)
+        preset = self.preset or wanted.preset
+        config = config or guidance_preset(preset)
         if not guidance:
             config = replace(config, ablation=Ablation(guided=False))
         job = Job(progress, cancelled, time_budget_s)
@@ -128,7 +139,7 @@ class Reconstructor:
         job.report(Progress("finish", fraction=1.0))
         timings = {**job.timings, "total": job.elapsed()}
         return replace(
-            best, profile=self.profile, preset=self.preset, timings_s=timings, versions=_versions(self._stages)
+            best, profile=self.profile, preset=preset, timings_s=timings, versions=_versions(self._stages)
         )
 
     def _look(self, job: Job, frame: Frame, prompt: ObjectPrompt, side: Side | None, seed: int) -> _Cues:
@@ -239,7 +250,7 @@ class Reconstructor:
             quality=quality,
             phases=sample.phases,
             profile=self.profile,
-            preset=self.preset,
+            preset=self.preset or "",
             seed=seed,
             warnings=tuple(dict.fromkeys(warnings)),
         )
@@ -283,6 +294,8 @@ def _place_hand(stages: Stages, chosen: ChosenHand, points: PointMap | None, job
 def _versions(stages: Stages) -> dict[str, str]:
     """Versions of what made a result."""
     found = {"generator": stages.generator.name, "detector": stages.detector.name, "segmenter": stages.segmenter.name}
+    extra = {"hand": stages.regressor, "completer": stages.completer, "points": stages.monocular_points}
+    found |= {stage: made.name for stage, made in extra.items() if made is not None}
     found["fmh_ros"] = __version__
     for package in ("torch", "numpy", "warp-lang"):
         try:

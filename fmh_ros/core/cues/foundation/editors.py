@@ -9,6 +9,7 @@ side, pixels; offload ("none", "model" or "sequential", see diffusers).
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
@@ -98,6 +99,23 @@ def klein_arguments(steps: int = 4, side: int = SIDE) -> dict[str, Any]:
     return {"num_inference_steps": steps, "guidance_scale": 1.0, "height": side, "width": side}
 
 
+def tell_pictures(encoder: Any) -> None:
+    """Have a Qwen vision-language encoder told which tokens are picture, as transformers 5 wants to know.
+
+    Without it the picture's patches are placed in a line and not in rows, and no error says so; diffusers does not
+    pass it.
+    """
+    if "mm_token_type_ids" not in inspect.signature(encoder.forward).parameters:
+        return
+
+    def add(module: Any, args: tuple[Any, ...], inputs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        if inputs.get("pixel_values") is not None and inputs.get("mm_token_type_ids") is None:
+            inputs["mm_token_type_ids"] = (inputs["input_ids"] == module.config.image_token_id).int()
+        return args, inputs
+
+    encoder.register_forward_pre_hook(add, with_kwargs=True)
+
+
 def load_pipeline(name: str, folder: Path, where: Placement, offload: str = "none") -> Any:
     """Load a pipeline from its folder. Raises ModelMissingError, ModelFileError or ProfileError.
 
@@ -124,6 +142,7 @@ def load_pipeline(name: str, folder: Path, where: Placement, offload: str = "non
     if ours:
         images = load_helper("transformers", "Qwen2VLImageProcessor", folder / "processor")
         pipeline.register_modules(processor=QwenInputs(images, pipeline.tokenizer))
+        tell_pictures(pipeline.text_encoder)
     pipeline.set_progress_bar_config(disable=True)
     if offload == "model":
         pipeline.enable_model_cpu_offload(device=where.device)

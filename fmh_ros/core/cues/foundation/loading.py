@@ -35,8 +35,11 @@ class Placement:
 
 
 def placement(options: Mapping[str, Any], device: str) -> Placement:
-    """Read option ``dtype`` ("float32", "float16" or "bfloat16"; by default float32). Raises ProfileError."""
+    """Read option ``dtype``: "float32" (by default), "float16", "bfloat16", or "auto", which is bfloat16 on a graphics
+    card and float32 on a processor. Raises ProfileError."""
     name = str(options.get("dtype", "float32"))
+    if name == "auto":
+        name = "float32" if device == "cpu" else "bfloat16"
     if name not in _DTYPES:
         raise ProfileError(f"There is no dtype {name!r}", expected="one of " + ", ".join(_DTYPES))
     return Placement(device, _DTYPES[name])

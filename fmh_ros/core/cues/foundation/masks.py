@@ -78,8 +78,6 @@ class PromptedSegmenter:
     None. proposer : a segmenter that says where the object is when nobody did and no finder can tell.
     """
 
-    reads_text = True
-
     def __init__(
         self,
         network: PromptableNetwork,
@@ -89,6 +87,7 @@ class PromptedSegmenter:
     ) -> None:
         self.network, self.finder, self.namer, self.proposer = network, finder, namer, proposer
         self.name = network.name if finder is None else f"{network.name}+{finder.name}"
+        self.reads_text = finder is not None
 
     def segment(self, frame: Frame, hand: HandObservation, prompt: ObjectPrompt) -> SceneMasks:
         """Return masks of the hand, with the forearm as far as it is looked at, and of what it holds.
