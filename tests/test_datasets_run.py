@@ -36,6 +36,7 @@ from fmh_ros.cli.main import main
 from fmh_ros.core.errors import UsageError
 from fmh_ros.core.reconstruction.profile import load_stages
 from fmh_ros.evaluation.sample import evaluate_sample
+from fmh_ros.evaluation.truth_files import read_ground_truth
 
 #: Cues of a perfect detector and segmenter, one RGB image.
 GIVEN = CueChoice("true", "true", "none")
@@ -98,6 +99,24 @@ def test_one_command_runs_a_data_set_and_one_puts_our_row_beside_the_papers(
     assert "| images of oakink | 1 of split test" in page and "estimate a camera" in page
     assert "rendered scenes with the open hand rig" not in page
     assert (tmp_path / "page" / "main-contact_sheet.jpg").is_file()
+
+
+def test_truths_are_written_for_other_systems_and_what_cannot_be_read_is_said(
+    roots: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = ["--dataset", "dexycb", "--root", str(roots["dexycb"])]
+    assert main(["bench", "truths", str(tmp_path / "t"), *data]) == 0
+    said = capsys.readouterr()
+    assert "2 of 3 truths" in said.out and "dexycb_0007  not read" in said.err
+    assert sorted(path.name for path in (tmp_path / "t").iterdir()) == ["dexycb_0000", "dexycb_0001"]
+    truth, kept = (
+        open_dataset("dexycb", roots["dexycb"]).load("dexycb_0001").truth,
+        read_ground_truth(tmp_path / "t" / "dexycb_0001"),
+    )
+    assert kept.side == "left" and np.allclose(kept.hand_vertices, truth.hand_vertices, atol=1e-6)
+    assert np.array_equal(kept.object_faces, truth.object_faces)
+    (roots["dexycb"] / "only.csv").write_text("img_id,img_path\n7,a/b/c/color_000060.jpg\n")
+    assert main(["bench", "truths", str(tmp_path / "n"), *data, "--split", str(roots["dexycb"] / "only.csv")]) == 10
 
 
 def test_what_to_run_on_has_to_be_named_once(

@@ -16,6 +16,7 @@ def add_bench_commands(commands: Commands[argparse.ArgumentParser]) -> None:
     _add_make(parts)
     _add_run(parts)
     _add_tables(parts)
+    _add_truths(parts)
 
 
 def _add_make(parts: Commands[argparse.ArgumentParser]) -> None:
@@ -96,6 +97,23 @@ def _add_tables(parts: Commands[argparse.ArgumentParser]) -> None:
     tables.set_defaults(run=_tables)
 
 
+def _add_truths(parts: Commands[argparse.ArgumentParser]) -> None:
+    truths = parts.add_parser(
+        "truths",
+        help="write the truth of scenes or of a data set for `fmh eval`, to measure other systems on it",
+        description=(
+            "Writes one folder per sample, OUT/NAME with truth.json, hand.ply and object.ply. What cannot be read is "
+            "said and left out. Of a data set it stays under the data set's and MANO's terms."
+        ),
+    )
+    truths.add_argument("out", type=Path, help="folder of the truths")
+    _add_data(truths)
+    truths.add_argument("--quick", action="store_true", help="only the 24 scenes of the quick test, or the first 24")
+    truths.add_argument("--quiet", action="store_true", help="print nothing but errors")
+    truths.add_argument("--verbose", action="store_true", help="print the traceback of an error")
+    truths.set_defaults(run=_truths)
+
+
 def _add_data(command: argparse.ArgumentParser, why: str = "") -> None:
     """Add what names the scenes: rendered ones, or the user's copy of a data set."""
     data = command.add_argument_group("scenes" + why)
@@ -124,3 +142,9 @@ def _tables(arguments: argparse.Namespace) -> int:
     from fmh_ros.cli.bench_run import tables
 
     return tables(arguments)
+
+
+def _truths(arguments: argparse.Namespace) -> int:
+    from fmh_ros.cli.bench_run import truths
+
+    return truths(arguments)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``fmh bench run``, ``tables`` and ``sheet``."""
+"""``fmh bench run``, ``tables`` and ``truths``."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from fmh_ros.benchmark.types import CueChoice, parse_cues
-from fmh_ros.core.errors import UsageError
+from fmh_ros.core.errors import FmhError, OutputError, UsageError
+from fmh_ros.core.reconstruction.installed import check_installed
+from fmh_ros.core.reconstruction.profile import load_profile, profile_text
 
 if TYPE_CHECKING:
     from fmh_ros.benchmark.run import SceneSource
@@ -30,6 +32,8 @@ def run(arguments: argparse.Namespace) -> int:
 
     if arguments.seeds < 1 or arguments.jobs < 1:
         raise UsageError(f"--seeds is {arguments.seeds} and --jobs is {arguments.jobs}", expected="1 or more of each")
+    profile = load_profile(profile_text(arguments.profile, arguments.stage))
+    check_installed(profile)
     plan = Plan(
         out=arguments.out,
         variants=variants(arguments.variants),
@@ -37,7 +41,7 @@ def run(arguments: argparse.Namespace) -> int:
         seeds=arguments.seeds,
         shard=parse_shard(arguments.shard),
         retry=arguments.retry,
-        profile=arguments.profile,
+        profile=profile.text,
         dataset=arguments.dataset or SYNTHETIC,
     )
     source = _source(arguments)
@@ -56,6 +60,30 @@ def tables(arguments: argparse.Namespace) -> int:
     sheet = _source(arguments) if arguments.scenes or arguments.dataset else None
     for path in write_tables(arguments.results, arguments.out, arguments.cues, command, sheet):
         _say(str(path), arguments.quiet)
+    return 0
+
+
+def truths(arguments: argparse.Namespace) -> int:
+    """Write truths for ``fmh eval``; the code of the first error when none could be read."""
+    from fmh_ros.evaluation.truth_files import write_ground_truth
+
+    source = _source(arguments)
+    failures: list[FmhError] = []
+    for name in source.names():
+        try:
+            write_ground_truth(source.load(name).truth, arguments.out / name)
+        except OutputError:
+            raise
+        except FmhError as error:
+            failures.append(error)
+            print(f"{name}  not read: {error}", file=sys.stderr)
+    written = len(source.names()) - len(failures)
+    if not written and failures:
+        raise failures[0]
+    _say(
+        f"{written} of {len(source.names())} truths in {arguments.out}. Next: fmh eval PRED {arguments.out}",
+        arguments.quiet,
+    )
     return 0
 
 
