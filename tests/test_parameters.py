@@ -51,6 +51,9 @@ def test_every_default_is_allowed_by_its_own_row() -> None:
         ("use_depth", 1, "bool"),
         ("fixed_frame", None, "string"),
         ("profile", "", "embedded"),
+        ("profile", "embedded,generator=none", "triposg"),
+        ("stages", "generator=embedded", "string array"),
+        ("stages", ["generator=embedded", 3], "string array"),
     ],
 )
 def test_a_bad_value_is_refused_with_its_name_and_what_was_expected(name: str, value: object, words: str) -> None:
@@ -80,7 +83,8 @@ def test_yaml_files_give_every_parameter_an_allowed_value_of_its_type(name: str)
     assert set(values) == set(BY_NAME)
     assert parameters.problems(values, active=False) == []
     changed = CONFIGURATIONS[name][1]
-    assert values == {row.name: changed.get(row.name, row.default) for row in TABLE}
+    wanted = {row.name: changed.get(row.name, row.default) for row in TABLE}
+    assert values == {name: list(value) if isinstance(value, tuple) else value for name, value in wanted.items()}
 
 
 def test_markdown_has_a_row_for_each_parameter() -> None:

@@ -6,6 +6,20 @@ from __future__ import annotations
 import argparse
 
 
+def add_profile(command: argparse.ArgumentParser) -> None:
+    """Add which models to use."""
+    command.add_argument(
+        "--profile", default="embedded", metavar="NAME", help="which models: a name, or a YAML file (default: embedded)"
+    )
+    command.add_argument(
+        "--stage",
+        action="append",
+        default=[],
+        metavar="STAGE=BACKEND",
+        help="another back end for a stage of the profile, or STAGE.OPTION=VALUE; may be repeated: docs/models.md",
+    )
+
+
 def add_prompt(command: argparse.ArgumentParser) -> None:
     """Add what a person points at: the hand's side, and box, points or mask of the object."""
     command.add_argument("--hand", default="auto", choices=("auto", "left", "right"), help="which hand")

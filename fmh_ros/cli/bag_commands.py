@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import argparse
 
-from fmh_ros.cli.arguments import add_prompt
+from fmh_ros.cli.arguments import add_profile, add_prompt
 
 Commands = argparse._SubParsersAction  # the only name that argparse has for what add_subparsers returns
 
@@ -49,8 +49,8 @@ def _add_bag_reconstruct(parts: Commands[argparse.ArgumentParser]) -> None:
     which.add_argument("--every", type=int, default=1, metavar="N", help="each N-th image (default: 1)")
     which.add_argument("--stamps", metavar="S,S,...", help="the images with these header stamps, seconds")
     command.add_argument("--slop", type=float, default=0.04, metavar="S", help="image to depth at most (default: 0.04)")
-    command.add_argument("--profile", default="embedded", help="which models to use (default: embedded)")
-    command.add_argument("--preset", default="default", help="guidance preset: default or paper (default: default)")
+    add_profile(command)
+    command.add_argument("--preset", help="guidance preset: default or paper (default: the profile's)")
     add_prompt(command)
     command.add_argument("--seed", type=int, default=0, help="same seed, same result (default: 0)")
     command.add_argument("--samples", type=int, default=1, metavar="K", help="make K and keep the best (default: 1)")

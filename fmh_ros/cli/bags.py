@@ -23,7 +23,8 @@ from fmh_ros.core.errors import PromptError, UsageError
 from fmh_ros.core.frame.image import read_mask
 from fmh_ros.core.frame.prompts import parse_box, parse_point
 from fmh_ros.core.guidance.config import preset
-from fmh_ros.core.reconstruction.profile import PROFILES, check_readable
+from fmh_ros.core.reconstruction.installed import check_installed
+from fmh_ros.core.reconstruction.profile import check_readable, load_profile, profile_text
 
 EXIT_INTERRUPTED = 130
 
@@ -103,14 +104,15 @@ def _settings(arguments: argparse.Namespace) -> JobSettings:
     """Check what can be checked before anything is read."""
     if arguments.samples < 1:
         raise UsageError(f"--samples is {arguments.samples}", expected="1 or more", change="Leave it out for 1")
-    if arguments.profile not in PROFILES:
-        raise UsageError(f"There is no profile {arguments.profile!r}", expected=f"one of {', '.join(PROFILES)}")
-    check_readable(arguments.profile, arguments.object_name)
-    preset(arguments.preset)
+    profile = load_profile(profile_text(arguments.profile, arguments.stage))
+    check_readable(profile, arguments.object_name)
+    check_installed(profile)
+    chosen = arguments.preset or profile.preset
+    preset(chosen)
     settings = JobSettings(
         side=arguments.hand,
-        profile=arguments.profile,
-        preset=arguments.preset,
+        profile=profile.text,
+        preset=chosen,
         seed=arguments.seed,
         samples=arguments.samples,
         guidance=not arguments.no_guidance,

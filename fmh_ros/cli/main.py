@@ -13,7 +13,7 @@ from types import FrameType
 from typing import NoReturn
 
 import fmh_ros
-from fmh_ros.cli.arguments import add_prompt
+from fmh_ros.cli.arguments import add_profile, add_prompt
 from fmh_ros.cli.bag_commands import add_bag_commands
 from fmh_ros.cli.bench import add_bench_commands
 from fmh_ros.cli.eval_command import add_eval_command
@@ -93,8 +93,8 @@ def _add_reconstruct(commands: argparse._SubParsersAction[argparse.ArgumentParse
     command.add_argument("--depth", metavar="FILE", help="aligned depth: 16-bit PNG in millimetres or .npy in metres")
     command.add_argument("--depth-scale", type=float, metavar="M", help="metres per unit of the depth file")
     command.add_argument("--camera", metavar="FILE", help="ROS camera_info YAML; else the field of view is estimated")
-    command.add_argument("--profile", default="embedded", help="which models to use (default: embedded)")
-    command.add_argument("--preset", default="default", help="guidance preset: default or paper (default: default)")
+    add_profile(command)
+    command.add_argument("--preset", help="guidance preset: default or paper (default: the profile's)")
     add_prompt(command)
     command.add_argument("--seed", type=int, default=0, help="same seed, same result (default: 0)")
     command.add_argument("--samples", type=int, default=1, metavar="K", help="make K and keep the best (default: 1)")

@@ -12,7 +12,8 @@ from fmh_ros.core.errors import UsageError
 from fmh_ros.core.export.write import check_output, write_result
 from fmh_ros.core.frame.load import load_frame
 from fmh_ros.core.frame.prompts import load_prompt
-from fmh_ros.core.reconstruction.profile import check_profile, check_readable
+from fmh_ros.core.reconstruction.installed import check_installed
+from fmh_ros.core.reconstruction.profile import check_readable, load_profile, profile_text
 from fmh_ros.core.reconstruction.types import WEAK_SCORE, Reconstruction
 
 
@@ -25,14 +26,16 @@ def run(arguments: argparse.Namespace) -> int:
     prompt = load_prompt(
         frame, arguments.object_box, arguments.object_point, arguments.object_mask, arguments.object_name
     )
-    check_profile(arguments.profile)
-    check_readable(arguments.profile, prompt.text)
+    profile = load_profile(profile_text(arguments.profile, arguments.stage))
+    check_readable(profile, prompt.text)
+    check_installed(profile)
     # Imported only now: torch takes seconds to load, and a wrong path should be told at once.
     from fmh_ros.core.guidance.config import preset
     from fmh_ros.core.reconstruction.reconstructor import Reconstructor
 
-    preset(arguments.preset)
-    reconstructor = Reconstructor(profile=arguments.profile, preset=arguments.preset)
+    chosen = arguments.preset or profile.preset
+    preset(chosen)
+    reconstructor = Reconstructor(profile=profile.text, preset=chosen)
     shown = not arguments.quiet and (arguments.progress or sys.stderr.isatty())
     with ProgressBar(enabled=shown) as bar:
         bar.stage("load")

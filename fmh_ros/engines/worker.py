@@ -24,7 +24,8 @@ from typing import TYPE_CHECKING
 from fmh_ros import __version__
 from fmh_ros.core.errors import FmhError, OutOfMemoryError, UnexpectedError
 from fmh_ros.core.progress import Progress
-from fmh_ros.core.reconstruction.profile import check_profile
+from fmh_ros.core.reconstruction.installed import check_installed
+from fmh_ros.core.reconstruction.profile import load_profile
 from fmh_ros.engines.channel import Inbox, Outbox
 from fmh_ros.engines.wire import (
     HEARTBEAT_S,
@@ -42,6 +43,7 @@ from fmh_ros.engines.wire import (
 )
 
 if TYPE_CHECKING:  # imported when the first models are loaded: torch takes seconds, in which heartbeats must flow
+    from fmh_ros.core.reconstruction.loading import ModelCache
     from fmh_ros.core.reconstruction.reconstructor import Reconstructor
 
 LOG = logging.getLogger("fmh_ros.worker")
@@ -59,6 +61,7 @@ class Worker:
         self._work: queue.SimpleQueue[Load | Look | Run] = queue.SimpleQueue()
         self._cancelled: set[int] = set()
         self._reconstructor: Reconstructor | None = None
+        self._cache: ModelCache | None = None
 
     def run(self) -> None:
         """Work until the engine closes the connection; does not return."""
@@ -100,17 +103,29 @@ class Worker:
             time.sleep(HEARTBEAT_S)
 
     def _load(self, profile: str) -> FmhError | None:
-        """Load a profile in place of the one that is loaded; returns the error when that fails."""
-        try:
-            check_profile(profile)
-            from fmh_ros.core.reconstruction.reconstructor import Reconstructor
+        """Load a profile in place of the one that is loaded; returns the error when that fails.
 
+        What is missing is said before torch is imported. Models that both profiles use are not loaded again.
+        """
+        try:
             if self._reconstructor is not None and self._reconstructor.profile == profile:
                 return None
             self._reconstructor = None
+            check_installed(load_profile(profile))
+            from fmh_ros.core.reconstruction.loading import ModelCache
+            from fmh_ros.core.reconstruction.reconstructor import Reconstructor
+
             _free_memory()
-            reconstructor = Reconstructor(profile)
-            reconstructor.load()
+            self._cache = self._cache or ModelCache()
+            reconstructor = Reconstructor(profile, cache=self._cache)
+            try:
+                reconstructor.load()
+            except (MemoryError, RuntimeError) as error:
+                if not _is_small_memory(error):
+                    raise
+                self._cache.clear()  # perhaps what other profiles left takes the room
+                _free_memory()
+                reconstructor.load()
         except Exception as error:  # noqa: BLE001 - everything goes back to the engine as a typed error
             return typed(error)
         self._reconstructor = reconstructor
@@ -173,8 +188,7 @@ def typed(error: Exception) -> FmhError:
     if isinstance(origin, FmhError):
         return origin
     text = f"{type(origin).__name__}: {origin}"
-    small = isinstance(origin, MemoryError) or any(words in text.lower() for words in _SMALL_MEMORY_WORDS)
-    if small:
+    if _is_small_memory(origin):
         error.__traceback__ = None
         _free_memory()
         return OutOfMemoryError(
@@ -185,6 +199,11 @@ def typed(error: Exception) -> FmhError:
         return error
     LOG.error("Unexpected error in a job", exc_info=error)
     return UnexpectedError(f"A fault of this program: {text}", change="Report it with the log, which has the traceback")
+
+
+def _is_small_memory(error: BaseException) -> bool:
+    text = f"{type(error).__name__}: {error}".lower()
+    return isinstance(error, MemoryError) or any(words in text for words in _SMALL_MEMORY_WORDS)
 
 
 def _free_memory() -> None:

@@ -8,20 +8,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fmh_ros.core.errors import ProfileError
 from fmh_ros.core.guidance.config import PRESETS
-from fmh_ros.core.reconstruction.profile import PROFILES
+from fmh_ros.core.reconstruction.profile import PROFILES, check_profile
 
 if TYPE_CHECKING:
     from rcl_interfaces.msg import ParameterDescriptor
     from rclpy.node import Node
 
-Value = bool | int | float | str
+Value = bool | int | float | str | tuple[str, ...]
 
 
 class Change(Enum):
@@ -37,7 +38,7 @@ class Parameter:
     """One row. The type is that of ``default``.
 
     bounds : smallest and largest number, both allowed; choices : the only texts allowed, empty for any text.
-    unit : of a number, empty for none.
+    unit : of a number, empty for none. check : says why a value of the right type cannot be, empty when it can.
     """
 
     name: str
@@ -47,14 +48,19 @@ class Parameter:
     bounds: tuple[float, float] | None = None
     choices: tuple[str, ...] = ()
     unit: str = ""
+    check: Callable[[Any], str] | None = None
 
     @property
     def type_name(self) -> str:
         """Name of the type as ROS documentation writes it."""
-        return {bool: "bool", int: "integer", float: "double", str: "string"}[type(self.default)]
+        names = {bool: "bool", int: "integer", float: "double", str: "string", tuple: "string array"}
+        return names[type(self.default)]
 
     def problem(self, value: object) -> str:
         """Return why ``value`` cannot be this parameter's, an empty text when it can."""
+        if isinstance(self.default, tuple):
+            fits = isinstance(value, (list, tuple)) and all(isinstance(text, str) for text in value)
+            return "" if fits else f"{self.name} is {value!r}; expected a {self.type_name}"
         if type(value) is not type(self.default):
             return f"{self.name} is {value!r}; expected a {self.type_name}"
         if isinstance(value, float) and not math.isfinite(value):
@@ -65,7 +71,7 @@ class Parameter:
                 return f"{self.name} is {_number(value)}; expected {self.range_text}{self.unit and ' '}{self.unit}"
         if self.choices and value not in self.choices:
             return f"{self.name} is {value!r}; expected one of {', '.join(self.choices)}"
-        return ""
+        return "" if self.check is None else self.check(value)
 
     @property
     def range_text(self) -> str:
@@ -75,6 +81,14 @@ class Parameter:
         if self.bounds is not None:
             return f"{_number(self.bounds[0])} to {_number(self.bounds[1])}"
         return ""
+
+
+def _profile_problem(text: str) -> str:
+    try:
+        check_profile(text)
+    except ProfileError as error:
+        return f"profile is {text!r}: {error}"
+    return ""
 
 
 _START, _INACTIVE = Change.START, Change.INACTIVE
@@ -88,7 +102,17 @@ TABLE: tuple[Parameter, ...] = (
         "and has been still for a while, once until it moves or lets go.",
         choices=("on_request", "continuous"),
     ),
-    Parameter("profile", "embedded", "Which models; a goal may name another one.", choices=PROFILES),
+    Parameter(
+        "profile",
+        "embedded",
+        f"Which models: {', '.join(PROFILES)}, or the path of a YAML file; a goal may name others.",
+        check=_profile_problem,
+    ),
+    Parameter(
+        "stages",
+        ("",),
+        "Changes of that profile, STAGE=BACKEND or STAGE.OPTION=VALUE, such as generator=embedded; an empty text is none.",
+    ),
     Parameter("preset", "default", "Guidance settings; a goal may name others.", choices=tuple(PRESETS)),
     Parameter(
         "time_budget",
@@ -265,7 +289,8 @@ def descriptor(row: Parameter) -> ParameterDescriptor:
 def declare(node: Node) -> None:
     """Declare every row on a node. Raises rclpy's InvalidParameterValueException, which names the value."""
     for row in TABLE:
-        node.declare_parameter(row.name, row.default, descriptor(row))
+        default = list(row.default) if isinstance(row.default, tuple) else row.default
+        node.declare_parameter(row.name, default, descriptor(row))
 
 
 def read(node: Node) -> dict[str, Any]:
@@ -338,6 +363,8 @@ def _described(row: Parameter) -> str:
 def _yaml(value: Value) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
+    if isinstance(value, tuple):
+        return f"[{', '.join(map(_yaml, value))}]"
     if isinstance(value, str):
         return value if value.isidentifier() else f'"{value}"'
     return repr(value)

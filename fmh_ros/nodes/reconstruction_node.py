@@ -20,6 +20,8 @@ from std_msgs.msg import Header
 
 from fmh_ros.core.errors import ClockJumpError, NotActiveError
 from fmh_ros.core.frame.frame import Frame
+from fmh_ros.core.reconstruction.installed import check_installed
+from fmh_ros.core.reconstruction.profile import load_profile, profile_text
 from fmh_ros.engines.local import LocalEngine
 from fmh_ros.engines.process import ProcessSettings
 from fmh_ros.engines.protocol import Engine
@@ -140,8 +142,10 @@ class ReconstructionNode(LifecycleNode):
             self.get_logger().error(f"Could not be undone:\n{traceback.format_exc()}")
 
     def _configure(self) -> None:
-        profile = self._value("profile")
+        profile = self._profile()
         check_profile_and_preset(profile, self._value("preset"))
+        # Another interpreter has libraries of its own, which its worker looks for.
+        check_installed(load_profile(profile), libraries=not self._value("worker.python"))
         self._output.create()
         engine = self._make_engine()
         engine.start()
@@ -201,7 +205,7 @@ class ReconstructionNode(LifecycleNode):
         self._require_active()
         order = read_goal(
             goal,
-            profile=self._value("profile"),
+            profile=self._profile(),
             preset=self._value("preset"),
             time_budget_s=self._value("time_budget"),
         )
@@ -262,7 +266,7 @@ class ReconstructionNode(LifecycleNode):
 
     def _continuous_order(self) -> Order:
         return Order(
-            profile=self._value("profile"),
+            profile=self._profile(),
             preset=self._value("preset"),
             guidance=self._value("continuous.guidance"),
             time_budget_s=self._value("time_budget") or None,
@@ -360,6 +364,9 @@ class ReconstructionNode(LifecycleNode):
         """Listen to TF only where somebody wants to know it: a robot's TF is a lot to read."""
         if fixed_frame:
             self._tree.start()
+
+    def _profile(self) -> str:
+        return profile_text(self._value("profile"), self._value("stages"))
 
     def _value(self, name: str) -> Any:
         return self.get_parameter(name).value

@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,3 +52,8 @@ def _axes(joints: FloatArray, tips: FloatArray) -> FloatArray:
     dorsal = load_generic_rig().axes[:, :, 1]
     ends = [tips[j // 3] if j % 3 == 2 else joints[j + 1] for j in range(15)]
     return np.array([joint_axes(end - joint, up) for end, joint, up in zip(ends, joints, dorsal, strict=True)])
+
+
+def make_mano(models: Mapping[str, Path], options: Mapping[str, Any], device: str) -> HandRig:
+    """The rig of the user's file, the model ``mano``, for the registry. Raises FileMissingError and ModelFileError."""
+    return load_mano_rig(models["mano"])

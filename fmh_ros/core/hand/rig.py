@@ -6,6 +6,7 @@ Only right hands exist behind detection; a left hand is the mirror image of one,
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -236,3 +237,8 @@ def load_generic_rig() -> HandRig:
             keypoints=data["keypoints"].astype(np.float64),
             vertex_finger=data["vertex_finger"].astype(np.int64),
         )
+
+
+def make_generic(models: Mapping[str, Path], options: Mapping[str, Any], device: str) -> HandRig:
+    """The generic hand, for the registry of back ends."""
+    return load_generic_rig()

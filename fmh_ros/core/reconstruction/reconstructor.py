@@ -138,9 +138,7 @@ class Reconstructor:
         job.enter("")
         job.report(Progress("finish", fraction=1.0))
         timings = {**job.timings, "total": job.elapsed()}
-        return replace(
-            best, profile=self.profile, preset=preset, timings_s=timings, versions=_versions(self._stages)
-        )
+        return replace(best, profile=self.profile, preset=preset, timings_s=timings, versions=_versions(self._stages))
 
     def _look(self, job: Job, frame: Frame, prompt: ObjectPrompt, side: Side | None, seed: int) -> _Cues:
         """Cues and registration."""

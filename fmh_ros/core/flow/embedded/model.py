@@ -4,8 +4,10 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -146,3 +148,10 @@ class EmbeddedShapeModel:
 
 def _under(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {k[len(prefix) :]: v for k, v in tensors.items() if k.startswith(prefix)}
+
+
+def make_embedded(models: Mapping[str, Path], options: Mapping[str, Any], device: str) -> EmbeddedShapeModel:
+    """Load the generator, for the registry of back ends. Raises ModelMissingError."""
+    model = EmbeddedShapeModel()
+    model.load()
+    return model
