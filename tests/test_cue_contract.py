@@ -118,7 +118,7 @@ class NothingFound:
 
 
 def sam(dtype: torch.dtype = torch.float32) -> SamNetwork:
-    return SamNetwork(copy.deepcopy(tiny.tiny_sam2()).to(dtype))
+    return SamNetwork(tiny.tiny_sam2(), dtype=dtype)
 
 
 SEGMENTERS: dict[str, Callable[[], Segmenter]] = {

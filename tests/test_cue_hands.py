@@ -3,9 +3,10 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import cv2
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 import tiny_cues as tiny
 import torch
+from mano_files import write_mano
 from numpy.typing import NDArray
 
 pytest.importorskip("transformers")
@@ -175,6 +177,38 @@ def test_wilors_detector_is_given_bgr_and_its_classes_are_sides() -> None:
     assert (shown[0][0, 0] == [0, 0, 255]).all()
     empty = YoloHandBoxes(lambda *_, **__: [SimpleNamespace(boxes=SimpleNamespace(data=torch.zeros(0, 6)))])
     assert ManoRegressor(None, empty, RIG).detect(Frame(image, replace(CAMERA, width=200, height=100))) == []
+
+
+@pytest.mark.parametrize("name", ["hamer", "wilor"])
+def test_the_users_packages_are_called_as_they_want(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their loaders are stood in for: the real ones need MANO's file and their own weights."""
+    called: list[tuple[str, ...]] = []
+
+    def load(*paths: str) -> tuple[Any, None]:
+        called.append(paths)
+        return KnowsTheHand(1.0).to(torch.bfloat16), None
+
+    module = ModuleType(f"{name}.models")
+    setattr(module, f"load_{name}", load)
+    yolo = ModuleType("ultralytics")
+    yolo.YOLO = lambda path: SimpleNamespace(to=lambda device: (path, device))  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, f"{name}.models", module)
+    monkeypatch.setitem(sys.modules, "ultralytics", yolo)
+    checkpoint = tmp_path / "hands" / "checkpoints" / f"{name}.ckpt"
+    checkpoint.parent.mkdir(parents=True)
+    checkpoint.touch()
+    (tmp_path / "detector.pt").touch()
+    models = {
+        name: tmp_path / "hands",
+        "mano": write_mano(tmp_path / "mano", "right"),
+        "wilor-detector": tmp_path / "detector.pt",
+    }
+    made = make_hamer(models, {}, "cpu")
+    assert made.name == name and made.rig.name == "mano"
+    assert next(made.network.parameters()).dtype is torch.float32
+    beside = (str(checkpoint.with_name("model_config.yaml")),) if name == "wilor" else ()
+    assert called == [(str(checkpoint), *beside)]
+    assert isinstance(made.boxes, YoloHandBoxes) and made.boxes.detector == (str(tmp_path / "detector.pt"), "cpu")
 
 
 def test_what_the_user_must_bring_is_named(tmp_path: Path) -> None:

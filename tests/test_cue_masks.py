@@ -236,6 +236,16 @@ def test_prompts_reach_sam_in_its_own_coordinates(kind: str) -> None:
     assert np.abs(moved.logits - found.logits).max() > 1e-6  # x and y are not the same to it
 
 
+def test_half_precision_moves_no_point() -> None:
+    image = np.random.default_rng(3).integers(0, 255, (64, 64, 3), np.uint8)
+    exact, narrow = SamNetwork(tiny.tiny_sam2()), SamNetwork(tiny.tiny_sam2(), dtype=torch.bfloat16)
+    embedding = exact.embed(image)
+    assert all(features.dtype is torch.float32 for features in narrow.embed(image))
+    assert any((a != b).any() for a, b in zip(embedding, narrow.embed(image), strict=True))
+    prompt = MaskPrompt((10.3, 20.2, 40.1, 50.7), np.array([[33.3, 44.4]]))
+    np.testing.assert_array_equal(exact.masks(embedding, prompt).logits, narrow.masks(embedding, prompt).logits)
+
+
 def test_boxes_are_those_of_grounding_dinos_own_processor() -> None:
     from transformers import GroundingDinoProcessor
     from transformers.models.grounding_dino import image_processing_pil_grounding_dino as own
@@ -303,7 +313,7 @@ def test_networks_load_from_their_folders_and_answer_in_half_precision(tmp_path:
     np.testing.assert_array_equal(masks.object, ask(PromptedSegmenter(SamNetwork(tiny.tiny_sam2())), prompt).object)
     assert loaded.name == "sam2+grounding-dino" and loaded.reads_text
     assert not PromptedSegmenter(loaded.network).reads_text  # nothing finds what a name means
-    assert next(narrow.network.network.parameters()).dtype is torch.bfloat16  # type: ignore[attr-defined]
+    assert isinstance(narrow.network, SamNetwork) and narrow.network.dtype is torch.bfloat16
     assert ask(narrow, prompt).object.dtype == bool
     assert isinstance(loaded.finder, GroundingDinoFinder) and loaded.finder.find(np.zeros((64, 64, 3), np.uint8), "mug")
 

@@ -6,7 +6,7 @@ for research only. None of them is on PyPI, and this package has nothing of them
 loaded by the user's own package. The `open` profile has the embedded detector and rig instead.
 
 ``make_hamer``: models ``hamer`` or ``wilor`` (the checkpoint), ``mano`` (MANO_RIGHT.pkl); optionally ``wilor-detector``
-(detector.pt). Options: dtype. ``make_vitpose``: model ``vitpose-hand``, a ``VitPoseForPoseEstimation`` of 21 keypoints
+(detector.pt). ``make_vitpose``: model ``vitpose-hand``, a ``VitPoseForPoseEstimation`` of 21 keypoints
 (one hand) or 133 (COCO-WholeBody, whose annotations are for research only); the common ones have 17 and no hands.
 """
 
@@ -23,7 +23,6 @@ from numpy.typing import NDArray
 
 from fmh_ros.core.cues.foundation.loading import (
     IMAGENET,
-    Placement,
     library_class,
     load_helper,
     load_network,
@@ -34,7 +33,7 @@ from fmh_ros.core.cues.foundation.loading import (
 )
 from fmh_ros.core.cues.mask_predictor import Square, cut
 from fmh_ros.core.cues.types import HandDetector, HandObservation
-from fmh_ros.core.errors import HandFitError, ModelFileError
+from fmh_ros.core.errors import HandFitError, ModelFileError, ModelMissingError
 from fmh_ros.core.frame.camera import CameraModel
 from fmh_ros.core.frame.frame import Frame, Side
 from fmh_ros.core.hand.mano import load_mano_rig
@@ -278,35 +277,45 @@ def _embedded_detector() -> HandDetector:
 
 
 def make_hamer(models: Mapping[str, Path], options: Mapping[str, Any], device: str) -> ManoRegressor:
-    """Load HaMeR, or WiLoR, by the user's own package. Raises ModelMissingError, ModelFileError or ProfileError."""
-    where, rig = placement(options, device), load_mano_rig(local_path(models, "mano"))
+    """Load HaMeR, or WiLoR, by the user's own package, in float32. Raises ModelMissingError or ModelFileError."""
+    rig = load_mano_rig(_file(local_path(models, "mano"), "MANO_RIGHT.pkl"))
     name = "hamer" if "hamer" in models else "wilor"
-    network = _load_regressor(name, local_path(models, "hamer", "wilor"), where)
+    network = _load_regressor(name, _file(local_path(models, "hamer", "wilor"), "*.ckpt"), device)
     boxes: HandBoxes = DetectedHandBoxes(_embedded_detector())
     if "wilor-detector" in models:
         kind = library_class("ultralytics", "YOLO", "pip install ultralytics (AGPL-3.0)")
-        boxes = YoloHandBoxes(kind(str(models["wilor-detector"])).to(device))
+        boxes = YoloHandBoxes(kind(str(_file(models["wilor-detector"], "detector.pt"))).to(device))
     return ManoRegressor(network, boxes, rig, name)
 
 
-def _load_regressor(name: str, checkpoint: Path, where: Placement) -> Any:
-    """Load a checkpoint by the loader of the user's package: ``hamer.models.load_hamer`` or its like in WiLoR."""
+def _file(path: Path, pattern: str) -> Path:
+    """Return the file, or the first one below a folder that is named like it. Raises ModelMissingError."""
+    found = [path] if path.is_file() else sorted(path.rglob(pattern))
+    if not found:
+        raise ModelMissingError(f"There is no {pattern} at {path}", change="Run fmh models pull with the profile")
+    return found[0]
+
+
+def _load_regressor(name: str, checkpoint: Path, device: str) -> Any:
+    """Load a checkpoint by the loader of the user's package: ``hamer.models.load_hamer`` or its like in WiLoR.
+
+    HaMeR looks for model_config.yaml above its folder checkpoints, WiLoR is told that it lies beside the checkpoint.
+    """
     sources = {
         "hamer": ("hamer.models", "load_hamer", "pip install git+https://github.com/geopavlakos/hamer.git"),
         "wilor": ("wilor.models", "load_wilor", "pip install from github.com/rolpotamias/WiLoR (CC BY-NC-ND)"),
     }
     module, function, install = sources[name]
     load = library_class(module, function, install)
+    more = () if name == "hamer" else (str(checkpoint.with_name("model_config.yaml")),)
     try:
-        if name == "hamer":
-            network, _ = load(str(checkpoint))
-        else:
-            network, _ = load(str(checkpoint), str(checkpoint.with_name("model_config.yaml")))
+        network, _ = load(str(checkpoint), *more)
     except (OSError, KeyError, ValueError, RuntimeError) as error:
         raise ModelFileError(
             f"{checkpoint} cannot be loaded as {name}: {error}", change="Run fmh models verify"
         ) from error
-    return network.eval().to(where.device, where.dtype)
+    # MANO's layer computes in float32 whatever the rest does, and millimetres are wanted.
+    return network.eval().requires_grad_(False).to(device, torch.float32)
 
 
 def make_vitpose(models: Mapping[str, Path], options: Mapping[str, Any], device: str) -> VitPoseHandDetector:

@@ -65,16 +65,20 @@ class PromptableNetwork(Protocol):
 
 
 class SamNetwork:
-    """`PromptableNetwork` by ``Sam2Model`` or ``Sam3TrackerModel``."""
+    """`PromptableNetwork` by ``Sam2Model`` or ``Sam3TrackerModel``, with weights in float32.
 
-    def __init__(self, network: Any, name: str = "sam2") -> None:
-        self.name, self.network = name, network
+    dtype : what the image encoder computes in, which takes nearly all of the time. Prompts and masks stay in float32:
+    in bfloat16 a point could be told to some pixels only.
+    """
+
+    def __init__(self, network: Any, name: str = "sam2", dtype: torch.dtype = torch.float32) -> None:
+        self.name, self.network, self.dtype = name, network, dtype
 
     @classmethod
     def load(cls, folder: Path, where: Placement, kind: str = "sam2") -> SamNetwork:
         """Load facebook/sam2.1-hiera-* ("sam2") or facebook/sam3 ("sam3") from its folder."""
         names = {"sam2": "Sam2Model", "sam3": "Sam3TrackerModel"}
-        return cls(load_network("transformers", names[kind], folder, where), kind)
+        return cls(load_network("transformers", names[kind], folder, Placement(where.device)), kind, where.dtype)
 
     @property
     def input_size(self) -> int:
@@ -84,10 +88,12 @@ class SamNetwork:
     def embed(self, image: NDArray[np.uint8]) -> list[torch.Tensor]:
         """Look at an image (S, S, 3) RGB."""
         size = (self.input_size, self.input_size)
-        pixels = to_tensor(image, size, IMAGENET if self.name == "sam2" else HALF, where_is(self.network))
-        with torch.inference_mode():
-            found: list[torch.Tensor] = self.network.get_image_embeddings(pixels)
-        return found
+        where = where_is(self.network)
+        pixels = to_tensor(image, size, IMAGENET if self.name == "sam2" else HALF, where)
+        narrow = self.dtype != torch.float32
+        with torch.inference_mode(), torch.autocast(where.device.split(":")[0], self.dtype, enabled=narrow):
+            found = self.network.get_image_embeddings(pixels)
+        return [features.float() for features in found]
 
     def masks(self, embedding: list[torch.Tensor], prompt: MaskPrompt) -> MaskCandidates:
         """Return three candidates, at the resolution of the image."""
