@@ -215,16 +215,17 @@ def test_each_process_gets_one_gpu_in_turn(tmp_path: Path, monkeypatch: pytest.M
         lambda _, plan, *__, **___: seen.append((plan.shard, os.environ.get("CUDA_VISIBLE_DEVICES"))),
     )
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2, GPU-7")
-    assert workers.gpus("embedded") == () and workers.gpus("paper") == ("2", "GPU-7")
+    assert workers.gpus("embedded") == workers.gpus("h100,device=cpu") == workers.gpus("h100,device=cuda:1") == ()
+    assert workers.gpus("h100") == ("2", "GPU-7")
     plan = Plan(tmp_path, (quick(),), (GIVEN,))
     threads = torch.get_num_threads()
     try:
-        workers.run_jobs(open_nothing(), plan, 3, print, workers.gpus("paper"))
+        workers.run_jobs(open_nothing(), plan, 3, print, workers.gpus("h100"))
     finally:
         torch.set_num_threads(threads)
     assert seen == [((1, 3), "2"), ((2, 3), "GPU-7"), ((3, 3), "2")]
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "-1")
-    assert workers.gpus("paper") == ()
+    assert workers.gpus("h100") == ()
 
 
 def open_nothing() -> FolderScenes:

@@ -14,9 +14,8 @@ from typing import NoReturn
 
 from fmh_ros.benchmark.run import Plan, SceneSource, run_plan
 from fmh_ros.core.errors import WorkerDiedError
+from fmh_ros.core.reconstruction.profile import load_profile
 
-#: The profile that runs on the CPU.
-EMBEDDED = "embedded"
 #: How long a process that was told to end may take for it, seconds.
 GRACE_S = 5.0
 
@@ -27,12 +26,15 @@ def part(shard: tuple[int, int], job: int, jobs: int) -> tuple[int, int]:
     return k + n * job, n * jobs
 
 
-def gpus(profile: str) -> tuple[str, ...]:
-    """Return the CUDA devices that processes of a profile are spread over, none for the embedded profile.
+def gpus(text: str) -> tuple[str, ...]:
+    """Return the CUDA devices that processes of a profile are spread over.
 
-    They are those that CUDA_VISIBLE_DEVICES names, else all of this machine.
+    They are those that CUDA_VISIBLE_DEVICES names, else all of this machine; none for a profile that has no use for
+    one, or that says which one it wants. Raises ProfileError.
     """
-    if profile == EMBEDDED:
+    profile = load_profile(text)
+    wants = any(choice.backend.gpu for choice in profile.stages.values())
+    if not wants or profile.device not in ("auto", "cuda"):
         return ()
     named = os.environ.get("CUDA_VISIBLE_DEVICES")
     if named is not None:
