@@ -165,6 +165,18 @@ def test_a_mask_of_the_user_is_taken_as_it_is() -> None:
     assert hand_iou(masks) > 0.97
 
 
+def test_an_object_before_the_palm_is_not_taken_for_the_hand() -> None:
+    scene = tiny.painted_scene()
+    image, thing = scene.frame.image.copy(), np.zeros((240, 320), bool)
+    thing[108:138, 150:176] = True  # it covers most of the knuckles
+    image[thing] = tiny.RED
+    frame = replace(scene.frame, image=image)
+    masks = PromptedSegmenter(SameColour()).segment(frame, scene.hand, ObjectPrompt(box=(149.0, 107.0, 176.0, 138.0)))
+    assert iou(masks.object, thing) > 0.95
+    assert (masks.hand & thing).sum() < 0.02 * thing.sum()
+    assert iou(masks.hand[:205, :260], (scene.hand_mask & ~thing)[:205, :260]) > 0.93
+
+
 def test_an_object_larger_than_the_first_look_is_seen_whole() -> None:
     scene = tiny.painted_scene()
     image = np.full((600, 1200, 3), tiny.GROUND, np.uint8)

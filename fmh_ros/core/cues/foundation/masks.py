@@ -50,6 +50,8 @@ FLESH = 0.12
 REACH = 0.25
 #: Half width of the strip behind the wrist in which the forearm is looked for, over the hand's size.
 FOREARM_HALF_WIDTH = 0.45
+#: A point means this many pixels of the square round it at least.
+POINT_RADIUS = 3.0
 #: What nobody named is called this.
 UNNAMED = "object"
 _KNUCKLES = (0, 5, 9, 13, 17)
@@ -154,10 +156,17 @@ class PromptedSegmenter:
             wanted = _to_square(prompt, to_square)
             hand_logits, object_logits, score = _separate(view, wanted)
         else:
-            hand_logits, _ = _hand(view, np.zeros((0, 2)))
+            given = cut(prompt.mask.astype(np.uint8), to_frame, size)[0] > 0
+            hand_logits, _ = _hand(view, view.keypoints[~_at(given, view.keypoints)], np.zeros((0, 2)))
             object_logits, score = np.full((size, size), -20, np.float32), 0.9
         shape = frame.image.shape[:2]
-        held = _connected(view, (object_logits > 0) & (object_logits >= hand_logits) & inside, prompt)
+        held = (object_logits > 0) & (object_logits >= hand_logits)
+        if prompt.points and prompt.mask is None:  # where the user points there is object, whatever the network says
+            seeds = np.ones_like(held)
+            x, y = np.round(wanted.on).astype(int).clip(0, size - 1).T
+            seeds[y, x] = False
+            held |= ndimage.distance_transform_edt(seeds) <= POINT_RADIUS
+        held = _connected(view, held & inside, prompt)
         arm = ((hand_logits > 0) | _forearm(view, hand_logits > 0)) & inside & ~held
         if prompt.mask is not None:
             object_mask, probability = prompt.mask.copy(), prompt.mask.astype(np.float32)
@@ -173,13 +182,15 @@ class PromptedSegmenter:
 def _separate(view: _View, wanted: MaskPrompt) -> tuple[Map, Map, float]:
     """Return logits of hand and object (S, S), each told what the other is, and the object's score."""
     held, score = _object(view, wanted, np.zeros((0, 2)))
-    hand, _ = _hand(view, wanted.on)
+    # Knuckles behind the object would point at it.
+    knuckles = view.keypoints[list(_KNUCKLES)]
+    hand, _ = _hand(view, knuckles[~_at(held > 0, knuckles)], wanted.on)
     # Landmarks that are firmly hand and not object keep the object off the fingers, and the other way round.
-    pixels = np.round(view.keypoints).astype(int).clip(0, view.size - 1)
-    firmly = (hand > np.maximum(held, 0))[pixels[:, 1], pixels[:, 0]]
+    firmly = _at(hand > np.maximum(held, 0), view.keypoints)
     core = _deepest((held > 0) & (held > hand))
     held, score = _object(view, wanted, view.keypoints[firmly])
-    hand, _ = _hand(view, wanted.on if core is None else np.concatenate([wanted.on, core[None]]))
+    off = wanted.on if core is None else np.concatenate([wanted.on, core[None]])
+    hand, _ = _hand(view, view.keypoints[firmly], off)
     return hand, held, score
 
 
@@ -192,20 +203,18 @@ def _object(view: _View, wanted: MaskPrompt, off: FloatArray) -> tuple[Map, floa
         if wanted.box is not None:
             merit *= 0.1 + _overlap(_box_of(mask), wanted.box)
         if len(wanted.on):
-            pixels = np.round(wanted.on).astype(int).clip(0, view.size - 1)
-            merit *= 0.1 + float(mask[pixels[:, 1], pixels[:, 0]].mean())
+            merit *= 0.1 + _covered(mask, wanted.on)
             merit *= 1.05 - _covered(mask, view.keypoints)  # a point alone may mean the object, or it and the hand
         merits.append(merit)
     best = int(np.argmax(merits))
     return candidates.logits[best], float(candidates.scores[best])
 
 
-def _hand(view: _View, off: FloatArray) -> tuple[Map, float]:
-    """Logits (S, S) of the hand, and their score: a box round the landmarks, points on the knuckles."""
+def _hand(view: _View, on: FloatArray, off: FloatArray) -> tuple[Map, float]:
+    """Logits (S, S) of the hand, and their score: a box round the landmarks, points on it and not on it."""
     low, high = view.keypoints.min(0), view.keypoints.max(0)
     margin = FLESH * view.hand_size
     box = (*(low - margin).clip(0), *(high + margin).clip(None, view.size - 1))
-    on = view.keypoints[list(_KNUCKLES)]
     clear = np.ones(len(on), bool)
     if len(off):
         clear = np.linalg.norm(on[:, None] - off[None], axis=2).min(1) > 0.1 * view.hand_size
@@ -341,10 +350,16 @@ def _overlap(a: Box, b: Any) -> float:
     return shared / max(float(union), 1e-9)
 
 
+def _at(mask: Mask, points: FloatArray) -> Mask:
+    """Which of points (N, 2) a mask covers."""
+    pixels = np.round(points).astype(int).clip(0, np.array(mask.shape)[::-1] - 1)
+    result: Mask = mask[pixels[:, 1], pixels[:, 0]]
+    return result
+
+
 def _covered(mask: Mask, points: FloatArray) -> float:
     """Share of points (N, 2) that a mask covers."""
-    pixels = np.round(points).astype(int).clip(0, np.array(mask.shape)[::-1] - 1)
-    return float(mask[pixels[:, 1], pixels[:, 0]].mean())
+    return float(_at(mask, points).mean())
 
 
 def _sigmoid(logits: Map) -> Map:
