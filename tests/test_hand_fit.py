@@ -14,6 +14,7 @@ from fmh_ros.core.errors import HandFitError
 from fmh_ros.core.fields.mesh_queries import MeshQueries, render_first_hits
 from fmh_ros.core.frame.camera import CameraModel
 from fmh_ros.core.hand.fit import fit_hand, mirror_observation
+from fmh_ros.core.hand.landmarks import marked_points, marked_tensor
 from fmh_ros.core.hand.rig import load_generic_rig
 
 RIG = load_generic_rig()
@@ -142,3 +143,32 @@ def test_unusable_landmarks_are_refused():
         fit_hand(replace(observation, keypoints_2d=np.full((21, 2), np.nan)), CAMERA, RIG)
     with pytest.raises(HandFitError, match="pixels large"):
         fit_hand(replace(observation, keypoints_2d=observation.keypoints_2d * 0.01), CAMERA, RIG)
+
+
+def test_marks_of_a_landmark_network_are_not_taken_for_joints():
+    observation, vertices, points = scene("back towards the camera", 0.95)
+    marks = marked_points(points, "mediapipe")
+    pixels = CAMERA.project(marks)
+    world = observation.keypoints_world + Rotation.identity().apply(marks - points)
+    seen = replace(observation, keypoints_2d=pixels, keypoints_world=world, convention="mediapipe")
+    depth = depth_of(vertices)
+    fits = {
+        convention: fit_hand(replace(seen, convention=convention), CAMERA, RIG, depth=depth)
+        for convention in ("mediapipe", "joints")
+    }
+    errors = {
+        convention: np.linalg.norm(hand.T_camera_hand.apply(hand.keypoints) - points, axis=1).mean()
+        for convention, hand in fits.items()
+    }
+    assert fits["mediapipe"].scale == pytest.approx(0.95, rel=0.015)
+    assert errors["mediapipe"] < 0.7 * errors["joints"], errors
+
+
+def test_marks_move_only_where_the_network_marks_something_else():
+    joints = RIG.keypoints
+    marks = marked_points(joints, "mediapipe")
+    assert set(np.flatnonzero(np.abs(marks - joints).max(1))) == {0, 1, 5, 9, 13, 17}
+    np.testing.assert_allclose(marks[0], joints[0] + 0.12 * (joints[9] - joints[0]))
+    np.testing.assert_array_equal(marked_points(joints, "joints"), joints)
+    tensor = torch.tensor(joints, requires_grad=True)
+    np.testing.assert_allclose(marked_tensor(tensor, "mediapipe").detach().numpy(), marks)

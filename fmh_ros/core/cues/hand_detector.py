@@ -183,7 +183,8 @@ class MediaPipeHandDetector:
         x0, y0 = (float(v) for v in pixels.min(0))
         x1, y1 = (float(v) for v in pixels.max(0))
         side = "right" if right > 0.5 else "left"
-        return HandObservation(side, max(right, 1.0 - right), score, (x0, y0, x1, y1), pixels, world)  # type: ignore[arg-type]
+        box = (x0, y0, x1, y1)
+        return HandObservation(side, max(right, 1.0 - right), score, box, pixels, world, "mediapipe")  # type: ignore[arg-type]
 
     def _distinct(self, hands: list[HandObservation]) -> list[HandObservation]:
         """Drop hands that overlap a better one, and those the averaged presence no longer supports."""

@@ -69,7 +69,8 @@ class HandWatcher:
         x1, y1 = (float(value) for value in landmarks.pixels.max(0))
         side: Side = "right" if known.right > 0.5 else "left"
         sure = max(known.right, 1 - known.right)
-        hand = HandObservation(side, sure, landmarks.presence, (x0, y0, x1, y1), landmarks.pixels, landmarks.world)
+        box = (x0, y0, x1, y1)
+        hand = HandObservation(side, sure, landmarks.presence, box, landmarks.pixels, landmarks.world, "mediapipe")
         if side == "left":  # the network knows right hands only
             holds = self._predictor.holds(frame.mirrored(), mirror_observation(hand, frame.camera.width))
         else:

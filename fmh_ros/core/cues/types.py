@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from fmh_ros.core.frame.camera import CameraModel
 from fmh_ros.core.frame.frame import Frame, ObjectPrompt, Side
+from fmh_ros.core.hand.landmarks import Convention
 from fmh_ros.core.transforms import Similarity
 
 if TYPE_CHECKING:
@@ -41,6 +42,8 @@ class HandObservation:
     keypoints_2d : (21, 2) px, KEYPOINT_NAMES order, pixel centres at integers.
     keypoints_world : (21, 3) metres, x right, y down, z away from the camera, origin near the palm centre; a rough
         metric pose, of an average hand.
+    convention : what the keypoints mark, the hand model's joints or what a network was taught; see
+        ``fmh_ros.core.hand.landmarks``.
     """
 
     side: Side
@@ -49,6 +52,7 @@ class HandObservation:
     box: tuple[float, float, float, float]
     keypoints_2d: FloatArray
     keypoints_world: FloatArray
+    convention: Convention = "joints"
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from fmh_ros.core.fields.surface import surface_points
 from fmh_ros.core.guidance import losses
 from fmh_ros.core.guidance.config import BodyWeights, GuidanceConfig, PairWeights, PhaseConfig
 from fmh_ros.core.guidance.supervision import Supervision, Target
+from fmh_ros.core.hand.landmarks import marked_points
 from fmh_ros.core.hand.types import FINGERS, HandMesh
 
 Terms = dict[str, Tensor]
@@ -58,7 +59,7 @@ class Objective:
         self.hand_field = hand_field
         self.T_hand_field = torch_pose(hand_field.T_mesh_field, device=device)
         self.vertices = tensor(hand.vertices)
-        self.keypoints = tensor(hand.keypoints)
+        self.keypoints = tensor(marked_points(hand.keypoints, supervision.convention))
         self.vertex_weights = tensor(_vertex_areas(hand))
         self.groups = tuple(group.to(device) for group in _contact_groups(hand, config.contact_vertices))
         self.hand_scale_sigma = max(hand.scale_sigma, 1e-3)

@@ -15,6 +15,7 @@ from fmh_ros.core.cues.types import HandObservation, PointMap, SceneMasks
 from fmh_ros.core.fields.render import camera_rays
 from fmh_ros.core.frame.camera import CameraModel
 from fmh_ros.core.frame.frame import Frame
+from fmh_ros.core.hand.landmarks import Convention
 
 #: Free border around hand and object, as a share of their larger side.
 MARGIN = 0.12
@@ -50,7 +51,7 @@ class Supervision:
     depth : (S, S) metres, NaN where unknown, or None; normals : (S, S, 3) unit, camera frame, NaN unknown, or None.
     depth_weight : 0 to 1, trust in the depth; depth_sigma : relative deviation of its scale: a common offset below
     it is not held against a body.
-    keypoints_2d : (21, 2) crop pixels; hand_px : larger side of the hand's box, crop pixels.
+    keypoints_2d : (21, 2) crop pixels, marks of the ``convention``; hand_px : larger side of the hand's box, crop pixels.
     """
 
     camera: CameraModel
@@ -63,6 +64,7 @@ class Supervision:
     depth_sigma: float
     keypoints_2d: Tensor
     hand_px: float
+    convention: Convention = "joints"
 
     def to(self, device: torch.device) -> Supervision:
         """The same supervision on a device."""
@@ -113,6 +115,7 @@ def build_supervision(
         depth_sigma=0.0 if points is None or points.source == "sensor" else sigma,
         keypoints_2d=keypoints,
         hand_px=hand_px,
+        convention=observation.convention,
     )
 
 
@@ -129,6 +132,7 @@ def make_supervision(
     hand_px: float,
     depth_weight: float = 1.0,
     depth_sigma: float = 0.0,
+    convention: Convention = "joints",
 ) -> Supervision:
     """Turn arrays in the crop of ``camera`` (S x S) into tensors and derive the rest; Supervision documents them."""
     finite = np.zeros(hand_visible.shape, np.bool_) if depth is None else np.isfinite(depth)
@@ -143,6 +147,7 @@ def make_supervision(
         depth_sigma,
         torch.as_tensor(keypoints_2d, dtype=torch.float32),
         hand_px,
+        convention,
     )
 
 

@@ -22,6 +22,7 @@ from torch import Tensor
 from fmh_ros.core.cues.types import HandObservation
 from fmh_ros.core.errors import HandFitError
 from fmh_ros.core.frame.camera import CameraModel
+from fmh_ros.core.hand.landmarks import marked_points, marked_tensor
 from fmh_ros.core.hand.rig import JOINT_NAMES, HandRig, joint_limits, rotation_matrices
 from fmh_ros.core.hand.skin_depth import SkinDepth, measure_skin
 from fmh_ros.core.hand.types import HandMesh
@@ -178,7 +179,7 @@ class _Problem:
         turn = axis / max(np.linalg.norm(axis), 1e-12) * np.arccos(np.clip(ahead[2], -1, 1))
         world = world @ rotation_matrices(torch.as_tensor(turn)).numpy().T
         bones = world[_BONES[:, 1]] - world[_BONES[:, 0]]
-        rest = self.rig.keypoints
+        rest = marked_points(self.rig.keypoints, self.observation.convention)
         R = _align(rest[_RIGID], world[_RIGID])
         other = _align(rest[_RIGID], world[_RIGID] - 2.0 * (world[_RIGID] @ ahead)[:, None] * ahead)
         flip = Rotation.from_matrix(other @ R.T).as_rotvec()
@@ -219,7 +220,7 @@ class _Problem:
         ids = np.empty(0, np.int64) if self.skin is None else self.skin.vertex_ids
         vertices, keypoints = self._pose(theta, ids)
         R, t = self._placement(theta)
-        points = keypoints @ R.T + t
+        points = marked_tensor(keypoints, self.observation.convention) @ R.T + t
         projected = points @ self.K.T
         depth = projected[:, 2:].clamp_min(1e-3)
         offset = (projected[:, :2] / depth - self.target) / (s.keypoint * self.box)
@@ -289,7 +290,8 @@ class _Problem:
         seen = pose.apply(keypoints)
         if strict and (not np.isfinite(seen).all() or seen[:, 2].min() < 0.01):
             raise HandFitError("The fitted hand is not in front of the camera", change="Check the camera calibration")
-        error = np.linalg.norm(self.camera.project(seen) - self.observation.keypoints_2d, axis=1)
+        marks = marked_points(seen, self.observation.convention)
+        error = np.linalg.norm(self.camera.project(marks) - self.observation.keypoints_2d, axis=1)
         rms = float(np.sqrt((error**2).mean()))
         if strict and not rms <= 0.25 * self.box:
             raise HandFitError(
@@ -297,7 +299,7 @@ class _Problem:
                 expected="less than a quarter of the hand",
                 change="Choose another hand, or check the camera calibration",
             )
-        bones = seen[_BONES[:, 1]] - seen[_BONES[:, 0]]
+        bones = marks[_BONES[:, 1]] - marks[_BONES[:, 0]]
         cosine = (bones * self.directions.numpy()).sum(1) / np.linalg.norm(bones, axis=1)
         disagreement = float(np.arccos(np.clip(cosine, -1, 1)).mean())
         unlikely = max(0.0, abs(float(theta[6])) - 0.2) / 0.2

@@ -29,7 +29,7 @@ class HandMesh:
     vertex_finger : (V,) int64, index into FINGERS.
     keypoints : (21, 3) float64 metres, hand frame, KEYPOINT_NAMES order.
     scale : size relative to the rig's average hand; scale_sigma : its relative one-sigma uncertainty.
-    reprojection_px : root mean square distance between projected and detected keypoints.
+    reprojection_px : root mean square distance between projected and detected landmarks.
     score : 0 to 1, how well the model explains the landmarks.
     """
 

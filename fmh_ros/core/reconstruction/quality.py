@@ -29,6 +29,7 @@ from fmh_ros.core.cues.types import HandObservation, SceneMasks
 from fmh_ros.core.fields.mesh_queries import MeshQueries, join, render_first_hits
 from fmh_ros.core.frame.frame import Frame
 from fmh_ros.core.frame.load import reduced
+from fmh_ros.core.hand.landmarks import marked_points
 from fmh_ros.core.hand.types import FINGERS, HandMesh
 from fmh_ros.core.reconstruction.types import Contact, ObjectMesh, Quality
 
@@ -129,8 +130,9 @@ def render_parts(frame: Frame, hand: HandMesh, obj: ObjectMesh) -> RenderedParts
 
 
 def keypoint_error(frame: Frame, observation: HandObservation, hand: HandMesh) -> float:
-    """Root mean square distance between projected joints and landmarks, pixels of the full-size image."""
-    projected = frame.camera.project(hand.T_camera_hand.apply(hand.keypoints))
+    """Root mean square distance between where the landmarks should be and are, pixels of the full-size image."""
+    marks = marked_points(hand.T_camera_hand.apply(hand.keypoints), observation.convention)
+    projected = frame.camera.project(marks)
     difference = frame.to_reported(projected) - frame.to_reported(observation.keypoints_2d)
     return float(np.sqrt((difference**2).sum(-1).mean()))
 
