@@ -279,6 +279,28 @@ def test_little_memory_means_parts_and_recomputation_with_the_same_gradient() ->
     assert torch.allclose(*gradients, rtol=1e-4, atol=1e-6)
 
 
+def test_compiled_networks_are_the_ones_that_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Compiled by torch's own tracing, without generating code: what it traced is counted."""
+    traced: list[int] = []
+
+    def count(graph: Any, inputs: Any) -> Any:
+        traced.append(len(inputs))
+        return graph.forward
+
+    compiled = nn.Module.compile
+    monkeypatch.setattr(nn.Module, "compile", lambda self: compiled(self, backend=count))
+    model, plain = random_model(compile=True), random_model()
+    latent = LATENT.clone().requires_grad_()
+    values = model.decode(latent).values(POINTS)
+    assert len(traced) == 1, "the one layer of the token transformer"
+    assert torch.allclose(values, plain.decode(LATENT).values(POINTS), atol=1e-5)
+    assert torch.autograd.grad(values.sum(), latent)[0].abs().max() > 0
+    condition = plain.encode_condition(flag_view())
+    velocity = model.velocity(LATENT, 0.5, condition)
+    assert len(traced) > 1
+    assert torch.allclose(velocity, plain.velocity(LATENT, 0.5, condition), atol=1e-5)
+
+
 def test_no_weight_ever_gets_a_gradient() -> None:
     model = random_model()
     latent = LATENT.clone().requires_grad_()

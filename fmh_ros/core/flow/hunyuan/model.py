@@ -103,7 +103,9 @@ class HunyuanShapeModel:
         freeze(self.networks, self.device, self.dtype)
         if self.options.compile:
             self.networks.denoiser.compile()
-            self.networks.vae.transformer.compile()
+            # Its layers, since they are what ``HunyuanDecoder`` calls.
+            for layer in self.networks.vae.transformer.resblocks:
+                layer.compile()
         return self
 
     def schedule(self, steps: int) -> tuple[float, ...]:
