@@ -6,6 +6,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from fmh_ros.cli.arguments import add_profile
+
 Commands = argparse._SubParsersAction  # the only name that argparse has for what add_subparsers returns
 
 
@@ -75,7 +77,7 @@ def _add_run(parts: Commands[argparse.ArgumentParser]) -> None:
         "--quick", action="store_true", help="only the 24 scenes of the quick test, of a data set the first 24"
     )
     run.add_argument("--retry", action="store_true", help="run again what failed before")
-    run.add_argument("--profile", default="embedded", help="which models to use (default: embedded)")
+    add_profile(run)
     run.add_argument("--quiet", action="store_true", help="print nothing but errors")
     run.add_argument("--verbose", action="store_true", help="print the traceback of an error")
     run.set_defaults(run=_run)

@@ -17,6 +17,7 @@ from fmh_ros.cli.arguments import add_profile, add_prompt
 from fmh_ros.cli.bag_commands import add_bag_commands
 from fmh_ros.cli.bench import add_bench_commands
 from fmh_ros.cli.eval_command import add_eval_command
+from fmh_ros.cli.models_command import add_models_command
 from fmh_ros.core.errors import FmhError, OutOfMemoryError
 from fmh_ros.core.threads import wait_without_spinning
 
@@ -73,6 +74,7 @@ def build_parser() -> argparse.ArgumentParser:
     add_bag_commands(commands)
     add_bench_commands(commands)
     add_eval_command(commands)
+    add_models_command(commands)
     _add_doctor(commands)
     return parser
 

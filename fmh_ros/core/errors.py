@@ -156,6 +156,18 @@ class RemoteModelError(FmhError):
     code = 44
 
 
+class LicenceError(FmhError):
+    """A model's licence was not accepted, or its publisher has not let this user in."""
+
+    code = 45
+
+
+class DownloadError(FmhError):
+    """Weights could not be downloaded, or not as they were published."""
+
+    code = 46
+
+
 class CancelledError(FmhError):
     """The job was cancelled between two iterations; nothing was written."""
 

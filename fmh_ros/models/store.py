@@ -7,14 +7,16 @@ is not there. A model of the user's own files has a manifest that names their pl
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
-from fmh_ros.core.errors import ModelFileError, ModelMissingError
+from fmh_ros.core.errors import ModelFileError, ModelMissingError, OutputError
 
 #: Environment variable that names the folder.
 VARIABLE = "FMH_MODELS"
@@ -34,7 +36,7 @@ class Manifest:
 
     root : folder of its files; entry : what back ends are given, relative to root ("" for the folder itself).
     source : where it came from; revision : of that source, "" when it has none.
-    files : by path relative to root.
+    files : by path relative to root. damaged : those of them that ``verify`` found changed.
     """
 
     model: str
@@ -43,6 +45,7 @@ class Manifest:
     source: str
     revision: str = ""
     files: Mapping[str, StoredFile] = field(default_factory=dict)
+    damaged: tuple[str, ...] = ()
 
     @property
     def path(self) -> Path:
@@ -55,8 +58,16 @@ class Manifest:
         return sum(each.size for each in self.files.values())
 
     def missing(self) -> tuple[str, ...]:
-        """Files that are not there in their size; hashes are not looked at."""
-        return tuple(name for name, file in self.files.items() if _size(self.root / name) != file.size)
+        """Files that are not there in their size, or are known to be damaged; hashes are not looked at."""
+        return tuple(n for n, file in self.files.items() if n in self.damaged or _size(self.root / n) != file.size)
+
+    def changed(self) -> tuple[str, ...]:
+        """Files that are not there or whose content is not what it was: reads all of them."""
+        return tuple(
+            name
+            for name, file in self.files.items()
+            if _size(self.root / name) != file.size or sha256_of(self.root / name) != file.sha256
+        )
 
 
 def default_folder() -> Path:
@@ -108,7 +119,8 @@ class ModelStore:
             data = json.loads(path.read_text(encoding="utf-8"))
             files = {str(name): StoredFile(int(f["size"]), str(f["sha256"])) for name, f in data["files"].items()}
             root = self.root(model) if data["root"] == "" else Path(data["root"])
-            return Manifest(model, root, str(data["entry"]), str(data["source"]), str(data["revision"]), files)
+            damaged = tuple(map(str, data["damaged"]))
+            return Manifest(model, root, str(data["entry"]), str(data["source"]), str(data["revision"]), files, damaged)
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise ModelFileError(
                 f"{path} cannot be read ({error})",
@@ -120,11 +132,7 @@ class ModelStore:
         """Write a manifest, whole or not at all."""
         data = asdict(manifest)
         data["root"] = "" if manifest.root == self.root(manifest.model) else str(manifest.root)
-        self.folder.mkdir(parents=True, exist_ok=True)
-        path = self._manifest_path(manifest.model)
-        partial = path.with_suffix(".json.part")
-        partial.write_text(json.dumps(data, indent=1), encoding="utf-8")
-        partial.replace(path)
+        write_json(self._manifest_path(manifest.model), data)
 
     def remove(self, model: str) -> int:
         """Remove a model and return how many bytes that freed; a user's own files stay where they are."""
@@ -135,6 +143,30 @@ class ModelStore:
 
     def _manifest_path(self, model: str) -> Path:
         return self.folder / f"{model}.json"
+
+
+def write_json(path: Path, data: Any) -> None:
+    """Write a file, whole or not at all. Raises OutputError."""
+    partial = path.with_name(path.name + ".part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial.write_text(json.dumps(data, indent=1), encoding="utf-8")
+        partial.replace(path)
+    except OSError as error:
+        raise OutputError(
+            f"{path} cannot be written ({error})",
+            expected="a folder for models that this user may write to",
+            change=f"Name another one with --folder or ${VARIABLE}",
+        ) from error
+
+
+def sha256_of(path: Path) -> str:
+    """Return the SHA-256 of a file, hexadecimal."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 22):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def _size(path: Path) -> int:

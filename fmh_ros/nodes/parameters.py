@@ -111,7 +111,7 @@ TABLE: tuple[Parameter, ...] = (
     Parameter(
         "stages",
         ("",),
-        "Changes of that profile, STAGE=BACKEND or STAGE.OPTION=VALUE, such as generator=embedded; an empty text is none.",
+        "Changes of that profile: STAGE=BACKEND or STAGE.OPTION=VALUE, such as generator=triposg; empty texts are none.",
     ),
     Parameter("preset", "default", "Guidance settings; a goal may name others.", choices=tuple(PRESETS)),
     Parameter(
