@@ -6,9 +6,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+import trimesh
 
 from fmh_ros.core.cues.types import HandObservation, PointMap, SceneMasks
 from fmh_ros.core.fields.grid import GridField, sample_grid, sphere_distance
+from fmh_ros.core.fields.mesh import mesh_field
 from fmh_ros.core.fields.pose import torch_pose
 from fmh_ros.core.frame.camera import CameraModel, camera_from_field_of_view
 from fmh_ros.core.frame.frame import Frame
@@ -92,6 +94,23 @@ def test_what_the_other_hides_and_what_is_outside_the_image_is_not_judged() -> N
     assert seen.object.dont_care[seen.hand.visible].all()
     assert seen.hand.dont_care[seen.object.visible].all()
     assert not (seen.object.dont_care & seen.object.visible).any()
+
+
+def test_everything_that_is_compared_moves_to_the_generators_device() -> None:
+    """The meta device stands for a graphics card: it is another one, and there is always one."""
+    device = torch.device("meta")
+    depth = np.full((240, 320), 0.5, np.float32)
+    points = PointMap(depth, np.zeros((240, 320, 3), np.float32), "sensor", 0.0)
+    seen = build_supervision(Frame(np.zeros((240, 320, 3), np.uint8), CAMERA), _masks(), points, _observation(), 32)
+    moved = seen.to(device)
+    for whole in (moved, moved.hand, moved.object):
+        tensors = [value for value in vars(whole).values() if isinstance(value, torch.Tensor)]
+        assert tensors and all(tensor.device == device for tensor in tensors)
+    assert moved.depth is not None and moved.hand_px == seen.hand_px and moved.camera is seen.camera
+    mesh = trimesh.creation.icosphere(1, 0.02)
+    field = mesh_field(np.asarray(mesh.vertices), np.asarray(mesh.faces), 0.004)
+    assert field.to(device).field.values.device == device
+    assert field.to(device).T_mesh_field is field.T_mesh_field
 
 
 def test_an_uncertain_depth_counts_less() -> None:
