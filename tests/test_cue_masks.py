@@ -15,6 +15,7 @@ import tiny_cues as tiny
 import torch
 from numpy.typing import NDArray
 from PIL import Image
+from safetensors.torch import load_file, save_file
 from scipy import ndimage
 
 pytest.importorskip("transformers")
@@ -336,6 +337,34 @@ def test_sam_3_loads_from_its_folder(tmp_path: Path) -> None:
     assert Sam3Finder.load(folder, CPU).network.config.model_type == "sam3"
     tracker = tiny.save(tiny.tiny_sam3_tracker(), tmp_path / "tracker")
     assert SamNetwork.load(tracker, CPU, "sam3").input_size == 56
+
+
+@pytest.mark.parametrize("kind", ["sam2", "sam3"])
+def test_every_weight_is_found_in_the_published_file_of_the_video_model(kind: str, tmp_path: Path) -> None:
+    folder = tiny.published_video_model(kind, tmp_path / kind)
+    stored = load_file(folder / "model.safetensors")
+    prefix = "" if kind == "sam2" else "tracker_model."
+    network = SamNetwork.load(folder, CPU, kind).network
+    own = network.state_dict()
+    for name in ("no_memory_embedding", "mask_decoder.iou_token.weight", "prompt_encoder.point_embed.weight"):
+        torch.testing.assert_close(own[name], stored[prefix + name])
+    if kind == "sam3":
+        finder = Sam3Finder.load(folder, CPU)
+        stored_name = "detector_model.detr_decoder.query_embed.weight"
+        torch.testing.assert_close(finder.network.state_dict()["detr_decoder.query_embed.weight"], stored[stored_name])
+        torch.testing.assert_close(
+            own["vision_encoder.backbone.embeddings.position_embeddings"],
+            stored["detector_model.vision_encoder.backbone.embeddings.position_embeddings"],
+        )
+
+
+def test_weights_that_are_not_in_the_file_are_not_made_up(tmp_path: Path) -> None:
+    folder = tiny.published_video_model("sam2", tmp_path)
+    stored = load_file(folder / "model.safetensors")
+    del stored["mask_decoder.iou_token.weight"]
+    save_file(stored, folder / "model.safetensors", {"format": "pt"})
+    with pytest.raises(ModelFileError, match="iou_token"):
+        SamNetwork.load(folder, CPU)
 
 
 def test_what_is_missing_or_damaged_is_named_with_the_command_that_helps(tmp_path: Path) -> None:

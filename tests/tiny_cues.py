@@ -155,6 +155,39 @@ def tiny_sam3() -> Any:
     return seeded(Sam3Model, config)
 
 
+def published_video_model(kind: str, folder: Path) -> Path:
+    """A folder as facebook/sam2.1-* ("sam2") and facebook/sam3 ("sam3") are published: of the whole video model."""
+    import transformers
+    from safetensors.torch import save_file
+
+    memory = {
+        "memory_attention_hidden_size": 16, "memory_attention_num_layers": 1, "memory_encoder_hidden_size": 16,
+        "memory_attention_feed_forward_hidden_size": 16, "memory_encoder_output_channels": 8,
+        "mask_downsampler_embed_dim": 16, "memory_fuser_embed_dim": 16, "memory_fuser_intermediate_dim": 16,
+        "memory_attention_rope_feat_sizes": [4, 4],
+    }  # fmt: skip
+    alone = (tiny_sam2() if kind == "sam2" else tiny_sam3_tracker()).config
+    parts = {
+        name: getattr(alone, name).to_dict()
+        for name in ("vision_config", "prompt_encoder_config", "mask_decoder_config")
+    }
+    config: Any
+    if kind == "sam2":
+        config = transformers.Sam2VideoConfig(**parts, **memory, image_size=64)
+        whole = seeded(transformers.Sam2VideoModel, config)
+    else:
+        tracker = transformers.Sam3TrackerVideoConfig(**parts, **memory, image_size=56)
+        config = transformers.Sam3VideoConfig(
+            detector_config=tiny_sam3().config.to_dict(), tracker_config=tracker.to_dict()
+        )
+        whole = seeded(transformers.Sam3VideoModel, config)
+    config.save_pretrained(folder)
+    weights = {name: value.clone().contiguous() for name, value in whole.state_dict().items()}
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+    tiny_words().save_pretrained(folder)
+    return folder
+
+
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", ".", "hand", "mug", "red", "box", "object"]
 
 

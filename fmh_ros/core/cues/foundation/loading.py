@@ -23,6 +23,8 @@ FloatArray = NDArray[np.float64]
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 HALF = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 
+#: Ends of names of weights that only training uses; some publishers leave them out.
+_UNUSED = ("mask_token", "position_ids")
 _DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
 
@@ -93,8 +95,9 @@ def load_network(module: str, name: str, folder: Path, where: Placement) -> Any:
         )
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise _damaged(folder, name, error) from error
-    if loaded["missing_keys"]:  # the library would go on with random numbers in their place
-        raise _damaged(folder, name, KeyError(f"{sorted(loaded['missing_keys'])[:3]} are not in it"))
+    missing = sorted(key for key in loaded["missing_keys"] if not key.endswith(_UNUSED))
+    if missing:  # the library would go on with random numbers in their place
+        raise _damaged(folder, name, KeyError(f"{missing[:3]} are not in it"))
     return network.eval().requires_grad_(False).to(where.device)
 
 
@@ -107,6 +110,7 @@ def load_helper(module: str, name: str, folder: Path) -> Any:
 
 
 def _damaged(folder: Path, name: str, error: Exception) -> ModelFileError:
+    """The error for a folder whose content is not the model it should be."""
     return ModelFileError(
         f"{folder} cannot be loaded as {name}: {str(error).splitlines()[0][:200] if str(error) else type(error)}",
         expected="the publisher's folder, complete and unchanged",
