@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import cv2
 import numpy as np
@@ -51,7 +52,8 @@ class Supervision:
     depth : (S, S) metres, NaN where unknown, or None; normals : (S, S, 3) unit, camera frame, NaN unknown, or None.
     depth_weight : 0 to 1, trust in the depth; depth_sigma : relative deviation of its scale: a common offset below
     it is not held against a body.
-    keypoints_2d : (21, 2) crop pixels, marks of the ``convention``; hand_px : larger side of the hand's box, crop pixels.
+    keypoints_2d : (21, 2) crop pixels, marks of the ``convention``; hand_px : larger side of the hand's box, crop
+    pixels.
     """
 
     camera: CameraModel
@@ -69,7 +71,8 @@ class Supervision:
     def to(self, device: torch.device) -> Supervision:
         """The same supervision on a device."""
         values = {each.name: getattr(self, each.name) for each in fields(self)}
-        return replace(self, **{k: v.to(device) for k, v in values.items() if isinstance(v, (Tensor, Target))})
+        moved: dict[str, Any] = {k: v.to(device) for k, v in values.items() if isinstance(v, (Tensor, Target))}
+        return replace(self, **moved)
 
 
 def supervision_box(masks: SceneMasks, observation: HandObservation) -> tuple[float, float, float, float]:

@@ -95,6 +95,21 @@ def fit_hand(
     Raises:
         HandFitError: the landmarks are unusable, belong to a left hand, or no plausible pose explains them.
     """
+    mesh, _ = fit_with_cost(observation, camera, rig, depth=depth, hand_mask=hand_mask, settings=settings, check=check)
+    return mesh
+
+
+def fit_with_cost(
+    observation: HandObservation,
+    camera: CameraModel,
+    rig: HandRig,
+    *,
+    depth: NDArray[np.float32] | None = None,
+    hand_mask: NDArray[np.bool_] | None = None,
+    settings: FitSettings | None = None,
+    check: Callable[[], None] | None = None,
+) -> tuple[HandMesh, float]:
+    """``fit_hand``, with the sum of squared residuals, in deviations: comparable among fits to the same picture."""
     settings = settings or FitSettings()
     _check(observation)
     problem = _Problem(observation, camera, rig, settings)
@@ -107,7 +122,7 @@ def fit_hand(
     sigma = settings.size
     if depth is not None:
         theta, sigma = _use_depth(problem, theta, depth, hand_mask)
-    return problem.result(theta, sigma)
+    return problem.result(theta, sigma), problem.cost(theta)
 
 
 def _check(observation: HandObservation) -> None:

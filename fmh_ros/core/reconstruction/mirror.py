@@ -13,7 +13,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from fmh_ros.core.cues.types import SceneMasks
+from fmh_ros.core.cues.types import PointMap, SceneMasks
 from fmh_ros.core.hand.fit import mirror_observation
 from fmh_ros.core.hand.types import HandMesh
 from fmh_ros.core.progress import PreviewMesh
@@ -50,6 +50,12 @@ def mirror_masks(masks: SceneMasks) -> SceneMasks:
         object_probability=_flipped(masks.object_probability),
         amodal_probability=None if amodal is None else _flipped(amodal),
     )
+
+
+def mirror_points(points: PointMap) -> PointMap:
+    """The same surface seen in a mirror."""
+    normals = None if points.normals is None else _flipped(points.normals) * np.array([-1, 1, 1], np.float32)
+    return replace(points, depth=_flipped(points.depth), normals=normals)
 
 
 def mirror_hand(hand: HandMesh) -> HandMesh:

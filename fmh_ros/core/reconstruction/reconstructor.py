@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from fmh_ros import __version__
-from fmh_ros.core.cues.anchoring import anchor_on_depth, anchor_on_hand
+from fmh_ros.core.cues.anchoring import anchor_on_hand
 from fmh_ros.core.cues.completion import complete_view
 from fmh_ros.core.cues.types import HandObservation, ObjectView, PointMap, SceneMasks, SeenHand
 from fmh_ros.core.errors import CancelledError, EmptyShapeError, FmhError, TimeBudgetError
@@ -23,7 +23,6 @@ from fmh_ros.core.guidance.config import Ablation, GuidanceConfig
 from fmh_ros.core.guidance.config import preset as guidance_preset
 from fmh_ros.core.guidance.guide import GuidedSample, guide
 from fmh_ros.core.guidance.supervision import build_supervision
-from fmh_ros.core.hand.fit import fit_hand
 from fmh_ros.core.hand.types import HandMesh
 from fmh_ros.core.progress import CancelCheck, Progress, ProgressCallback
 from fmh_ros.core.reconstruction.choose import ChosenHand, choose_hand
@@ -32,6 +31,7 @@ from fmh_ros.core.reconstruction.job import Job
 from fmh_ros.core.reconstruction.loading import ModelCache
 from fmh_ros.core.reconstruction.mesh import field_to_mesh, preview_mesh
 from fmh_ros.core.reconstruction.mirror import mirror_preview, mirror_reconstruction
+from fmh_ros.core.reconstruction.place_hand import place_hand
 from fmh_ros.core.reconstruction.profile import Profile, Stages, check_readable, load_profile, load_stages
 from fmh_ros.core.reconstruction.quality import measure_quality
 from fmh_ros.core.reconstruction.types import WEAK_SCORE, Reconstruction
@@ -150,7 +150,9 @@ class Reconstructor:
         job.enter("points")
         points = _point_map(stages, frame, observation, masks)
         job.enter("fit")
-        hand = _place_hand(stages, chosen, points, job)
+        placed = place_hand(stages, chosen, points, side_known=side is not None, check=job.check)
+        chosen, points, hand = placed.chosen, placed.points, placed.hand
+        frame, masks = chosen.frame, chosen.masks
         if points is not None:
             points = anchor_on_hand(points, hand, frame.camera, masks.hand)
         job.enter("complete")
@@ -277,16 +279,6 @@ def _point_map(stages: Stages, frame: Frame, hand: HandObservation, masks: Scene
         if points is not None and np.isfinite(points.depth[masks.object]).any():
             return points
     return None if stages.monocular_points is None else stages.monocular_points.map_points(frame, hand, masks)
-
-
-def _place_hand(stages: Stages, chosen: ChosenHand, points: PointMap | None, job: Job) -> HandMesh:
-    """Fit the rig, or have a network regress the mesh; with measured depth the hand stands where that is."""
-    frame, masks, observation = chosen.frame, chosen.masks, chosen.observation
-    depth = points.depth if points is not None and points.source == "sensor" else None
-    if stages.regressor is None:
-        return fit_hand(observation, frame.camera, stages.rig, depth=depth, hand_mask=masks.hand, check=job.check)
-    hand = stages.regressor.regress(frame, observation)
-    return hand if depth is None else anchor_on_depth(hand, frame.camera, depth, masks.hand)
 
 
 def _versions(stages: Stages) -> dict[str, str]:
