@@ -11,6 +11,7 @@ from skimage.measure import marching_cubes
 from fmh_ros.core.errors import EmptyShapeError
 from fmh_ros.core.fields.protocol import ImplicitField
 from fmh_ros.core.progress import PreviewMesh
+from fmh_ros.core.reconstruction.bodies import Sight, join_bodies
 from fmh_ros.core.reconstruction.types import ObjectMesh
 from fmh_ros.core.transforms import Similarity
 
@@ -27,7 +28,9 @@ MAX_VOLUME_CHANGE = 0.01
 MAX_SHIFT_CELLS = 0.75
 
 
-def field_to_mesh(field: ImplicitField, T_camera_field: Similarity, resolution: int | None = None) -> ObjectMesh:
+def field_to_mesh(
+    field: ImplicitField, T_camera_field: Similarity, resolution: int | None = None, sight: Sight | None = None
+) -> ObjectMesh:
     """Mesh the zero level of ``field`` and give it an object frame.
 
     T_camera_field : pose and scale (metres per field unit) of the field's cube in the camera optical frame.
@@ -35,17 +38,20 @@ def field_to_mesh(field: ImplicitField, T_camera_field: Similarity, resolution: 
         would have more than MAX_FACES triangles is simplified to that many when the field asks for a finer grid than
         RESOLUTION and fast-simplification is installed; otherwise fewer grid points are used.
 
+    sight : what the image shows; with it, pieces whose connection the hand hides are joined.
+
     The result is one closed body with outward winding: loose parts and inner cavities are dropped, and a surface that
     leaves the cube is closed at its wall. Raises EmptyShapeError when the field has no surface.
     """
     wanted = resolution or int(getattr(field, "mesh_resolution", RESOLUTION))
-    body, cell = _largest_body(field, wanted)
+    body, cell = _largest_body(field, T_camera_field, wanted, sight)
     simpler = None
     if len(body.faces) > MAX_FACES and wanted > RESOLUTION:
         simpler = simplified(smooth_without_shrinking(body, cell), MAX_FACES)
     if simpler is None:
         if len(body.faces) > MAX_FACES:
-            body, cell = _largest_body(field, int(wanted * np.sqrt(MAX_FACES / len(body.faces)) * 0.98))
+            coarser = int(wanted * np.sqrt(MAX_FACES / len(body.faces)) * 0.98)
+            body, cell = _largest_body(field, T_camera_field, coarser, sight)
         simpler = smooth_without_shrinking(body, cell)
     return place_in_object_frame(
         T_camera_field.apply(np.asarray(simpler.vertices)), np.asarray(simpler.faces, np.int64)
@@ -123,7 +129,9 @@ def simplified(body: trimesh.Trimesh, faces: int) -> trimesh.Trimesh | None:
     return simpler if whole and abs(simpler.volume / body.volume - 1.0) <= MAX_VOLUME_CHANGE else None
 
 
-def _largest_body(field: ImplicitField, resolution: int) -> tuple[trimesh.Trimesh, float]:
+def _largest_body(
+    field: ImplicitField, T_camera_field: Similarity, resolution: int, sight: Sight | None
+) -> tuple[trimesh.Trimesh, float]:
     """Return the outer surface of the largest body in field units, and the grid's spacing."""
     values = field.grid(resolution).detach().cpu().float().numpy()
     cell = 2.0 * field.bounds / (resolution - 1)
@@ -134,6 +142,8 @@ def _largest_body(field: ImplicitField, resolution: int) -> tuple[trimesh.Trimes
             expected="negative values inside the object and positive ones around it",
             change="Try another seed, or point at the object with --object-box or --object-mask",
         )
+    if sight is not None:
+        values = join_bodies(values, field.bounds, T_camera_field, sight)
     # A vertex exactly on a grid point would belong to several degenerate triangles.
     tiny = 1e-4 * cell
     values = np.where(np.abs(values) < tiny, np.float32(tiny), values)

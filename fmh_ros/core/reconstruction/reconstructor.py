@@ -25,6 +25,7 @@ from fmh_ros.core.guidance.guide import GuidedSample, guide
 from fmh_ros.core.guidance.supervision import build_supervision
 from fmh_ros.core.hand.types import HandMesh
 from fmh_ros.core.progress import CancelCheck, Progress, ProgressCallback
+from fmh_ros.core.reconstruction.bodies import Sight
 from fmh_ros.core.reconstruction.choose import ChosenHand, choose_hand
 from fmh_ros.core.reconstruction.contacts import find_contacts
 from fmh_ros.core.reconstruction.job import Job
@@ -232,7 +233,8 @@ class Reconstructor:
         """Meshes, contacts and quality of a sample, still as a right hand."""
         chosen = cues.chosen
         hand = posed_hand(cues.hand, sample.T_camera_hand)
-        mesh = field_to_mesh(sample.field, sample.T_camera_canonical)
+        sight = Sight(chosen.frame.camera, chosen.masks)
+        mesh = field_to_mesh(sample.field, sample.T_camera_canonical, sight=sight)
         contacts = find_contacts(mesh, hand)
         quality = measure_quality(chosen.frame, chosen.observation, chosen.masks, hand, mesh, contacts)
         warnings = [*chosen.frame.warnings, *chosen.warnings]
