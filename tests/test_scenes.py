@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import trimesh
 
 from fmh_ros.core.fields.mesh_queries import MeshQueries, render_first_hits
 from fmh_ros.core.hand.rig import HandRig, load_generic_rig
@@ -57,6 +58,11 @@ def test_the_object_mesh_lies_on_the_zero_of_its_distance() -> None:
     assert np.abs(held.distance(held.vertices)).max() < 0.02 * size
     outward = held.distance(held.vertices + 0.02 * size * held.normals)
     assert (outward > 0).mean() > 0.97
+
+
+def test_the_faces_of_a_procedural_object_point_outward() -> None:
+    made = procedural_object(np.random.default_rng(4), "can")
+    assert trimesh.Trimesh(made.vertices, made.faces, process=False).volume > 0
 
 
 def test_a_mesh_file_becomes_an_object_with_signed_distance(tmp_path: object) -> None:

@@ -75,7 +75,7 @@ def mesh_of(shape: Sdf, cells: int = 60) -> tuple[NDArray[np.float64], NDArray[n
     axes = [np.arange(lo, hi + step, step, dtype=np.float32) for lo, hi in zip(low, high, strict=True)]
     grid = np.stack(np.meshgrid(*axes, indexing="ij"), -1)
     values = shape(grid.reshape(-1, 3)).reshape(grid.shape[:3])
-    vertices, faces, _, _ = marching_cubes(values, 0.0, spacing=(step,) * 3, gradient_direction="ascent")
+    vertices, faces, _, _ = marching_cubes(values, 0.0, spacing=(step,) * 3)
     return vertices + np.array([a[0] for a in axes]), faces
 
 
