@@ -108,7 +108,8 @@ _GENERATOR: dict[str, OptionKind] = {
 }
 _HANDS = ("hamer", "mano", "wilor-detector")
 _HAND_OF_WILOR = ("wilor", "mano", "wilor-detector")
-_NAMER = {"namer": "namer"}
+_DETECTOR = {"detector": "detector/mediapipe"}
+_NAMER = {"namer": "namer", "proposer": "segmenter/mask-network"}
 _EDITOR: dict[str, OptionKind] = {**_TORCH, "steps": int, "side": int, "attempts": int, "offload": OFFLOADS}
 
 
@@ -145,6 +146,7 @@ def _editor(name: str, summary: str, factory: str, model: str, **more: OptionKin
         (model,),
         libraries=("diffusers", "transformers", "accelerate"),
         options={**_EDITOR, **more},
+        uses=_DETECTOR,
     )
 
 
@@ -160,7 +162,14 @@ _TABLE = (
         libraries=("ai_edge_litert",),
         uses={"networks": "part/hand-networks"},
     ),
-    _foundation("detector", "vitpose", "MediaPipe's hands, sharpened", f"{HANDS}:make_vitpose", ("vitpose-hand",)),
+    _foundation(
+        "detector",
+        "vitpose",
+        "MediaPipe's hands, sharpened",
+        f"{HANDS}:make_vitpose",
+        ("vitpose-hand",),
+        uses=_DETECTOR,
+    ),
     _foundation(
         "detector",
         "hamer",
@@ -168,9 +177,16 @@ _TABLE = (
         f"{HANDS}:make_hamer",
         _HANDS,
         libraries=("hamer", "ultralytics"),
+        uses=_DETECTOR,
     ),
     _foundation(
-        "detector", "wilor", "WiLoR", f"{HANDS}:make_hamer", _HAND_OF_WILOR, libraries=("wilor", "ultralytics")
+        "detector",
+        "wilor",
+        "WiLoR",
+        f"{HANDS}:make_hamer",
+        _HAND_OF_WILOR,
+        libraries=("wilor", "ultralytics"),
+        uses=_DETECTOR,
     ),
     BackEnd("namer", "user", "nobody but the user names the object"),
     _foundation(
@@ -240,6 +256,7 @@ _TABLE = (
         f"{HANDS}:make_hamer",
         _HANDS,
         libraries=("hamer", "ultralytics"),
+        uses=_DETECTOR,
     ),
     _foundation(
         "hand_pose",
@@ -248,6 +265,7 @@ _TABLE = (
         f"{HANDS}:make_hamer",
         _HAND_OF_WILOR,
         libraries=("wilor", "ultralytics"),
+        uses=_DETECTOR,
     ),
     BackEnd("completer", "amodal", "hidden parts stay unknown, and the generator fills them"),
     _editor("kontext", "FLUX.1 Kontext: the paper's", "make_kontext", "flux-kontext"),

@@ -111,7 +111,8 @@ TABLE: tuple[Parameter, ...] = (
     Parameter(
         "stages",
         ("",),
-        "Changes of that profile: STAGE=BACKEND or STAGE.OPTION=VALUE, such as generator=triposg; empty texts are none.",
+        "Changes of that profile: STAGE=BACKEND or STAGE.OPTION=VALUE, for instance generator=triposg; "
+        "empty texts are none.",
     ),
     Parameter("preset", "default", "Guidance settings; a goal may name others.", choices=tuple(PRESETS)),
     Parameter(
@@ -264,9 +265,17 @@ BY_NAME: Mapping[str, Parameter] = {row.name: row for row in TABLE}
 CONFIGURATIONS: Mapping[str, tuple[str, Mapping[str, Value]]] = {
     "embedded": ("For robots and laptops: the embedded models on one processor core.", {}),
     "h100": (
-        "For a machine with a data centre's graphics card and a camera with depth: the published guidance schedule, "
-        "a longer queue, finer markers.",
-        {"preset": "paper", "queue_size": 4, "use_depth": True, "marker_faces": 20000, "kept_results": 20},
+        "For a machine with a data centre's graphics card and a camera with depth: the paper's models, which "
+        "`fmh models pull h100` fetches, and its guidance schedule, a longer queue, finer markers.",
+        {
+            "profile": "h100",
+            "preset": "paper",
+            "worker.load_timeout": 1200.0,
+            "queue_size": 4,
+            "use_depth": True,
+            "marker_faces": 20000,
+            "kept_results": 20,
+        },
     ),
 }
 

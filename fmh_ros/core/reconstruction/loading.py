@@ -131,7 +131,7 @@ class ModelCache:
         """The budget of a card; None on a processor."""
         if device == "cpu":
             return None
-        most = int(MOST_OF_CARD * torch.cuda.get_device_properties(device).total_memory)
+        most = int(MOST_OF_CARD * card_memory(device))
         budget = min(int(memory_gib * GIB) or most, most)
         residency = self._residency.setdefault(device, Residency(budget, device))
         residency.budget = budget
@@ -150,6 +150,11 @@ class ModelCache:
             LOG.info("%s is let go", gone.name)
             for residency in self._residency.values():
                 residency.forget(gone.name)
+
+
+def card_memory(device: str) -> int:
+    """Bytes of memory of a card."""
+    return int(torch.cuda.get_device_properties(device).total_memory)
 
 
 def choose_device(profile: Profile) -> str:

@@ -281,7 +281,7 @@ def make_hamer(models: Mapping[str, Path], options: Mapping[str, Any], device: s
     rig = load_mano_rig(_file(local_path(models, "mano"), "MANO_RIGHT.pkl"))
     name = "hamer" if "hamer" in models else "wilor"
     network = _load_regressor(name, _file(local_path(models, "hamer", "wilor"), "*.ckpt"), device)
-    boxes: HandBoxes = DetectedHandBoxes(_embedded_detector())
+    boxes: HandBoxes = DetectedHandBoxes(options.get("detector") or _embedded_detector())
     if "wilor-detector" in models:
         kind = library_class("ultralytics", "YOLO", "pip install ultralytics (AGPL-3.0)")
         boxes = YoloHandBoxes(kind(str(_file(models["wilor-detector"], "detector.pt"))).to(device))
@@ -323,4 +323,4 @@ def make_vitpose(models: Mapping[str, Path], options: Mapping[str, Any], device:
     folder = local_path(models, "vitpose-hand")
     network = load_network("transformers", "VitPoseForPoseEstimation", folder, placement(options, device))
     processor = load_helper("transformers", "VitPoseImageProcessor", folder)
-    return VitPoseHandDetector(network, processor, _embedded_detector())
+    return VitPoseHandDetector(network, processor, options.get("detector") or _embedded_detector())

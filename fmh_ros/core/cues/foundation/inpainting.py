@@ -247,7 +247,8 @@ def _painted(view: ObjectView, crop: _Crop, edited: Picture) -> ObjectView:
 def _completer(editor: ImageEditor, options: Mapping[str, Any]) -> PaintingCompleter:
     from fmh_ros.core.cues.hand_detector import MediaPipeHandDetector
 
-    return PaintingCompleter(editor, MediaPipeHandDetector(), int(options.get("attempts", 2)))
+    detector = options.get("detector") or MediaPipeHandDetector()
+    return PaintingCompleter(editor, detector, int(options.get("attempts", 2)))
 
 
 def make_kontext(models: Mapping[str, Path], options: Mapping[str, Any], device: str) -> PaintingCompleter:

@@ -5,8 +5,8 @@ With GroundingDINO in front of SAM 2 this is what is known as LangSAM.
 
 ``make_sam2``: model ``sam2`` (facebook/sam2.1-hiera-large or smaller, Apache-2.0), optionally ``grounding-dino``
 (IDEA-Research/grounding-dino-base or -tiny, Apache-2.0). ``make_sam3``: model ``sam3`` (facebook/sam3, SAM License:
-commercial use allowed, no military use; gated). Options: dtype; box_score; namer, a loaded `ObjectNamer`. Without a
-finder or a name the embedded mask network proposes what is held.
+commercial use allowed, no military use; gated). Options: dtype; box_score; namer, a loaded `ObjectNamer`; proposer, a
+loaded `Segmenter`. Without a finder or a name the embedded mask network proposes what is held.
 """
 
 from __future__ import annotations
@@ -375,14 +375,15 @@ def make_sam2(models: Mapping[str, Path], options: Mapping[str, Any], device: st
         finder = GroundingDinoFinder.load(
             models["grounding-dino"], placement({}, device), float(options.get("box_score", BOX_SCORE))
         )
-    return PromptedSegmenter(network, finder, options.get("namer"), _proposer())
+    return PromptedSegmenter(network, finder, options.get("namer"), options.get("proposer") or _proposer())
 
 
 def make_sam3(models: Mapping[str, Path], options: Mapping[str, Any], device: str) -> PromptedSegmenter:
     """Load SAM 3: finder and masks. Raises ModelMissingError, ModelFileError, ProfileError."""
     where, folder = placement(options, device), local_path(models, "sam3")
     finder = Sam3Finder.load(folder, where, float(options.get("box_score", INSTANCE_SCORE)))
-    return PromptedSegmenter(SamNetwork.load(folder, where, "sam3"), finder, options.get("namer"), _proposer())
+    proposer = options.get("proposer") or _proposer()
+    return PromptedSegmenter(SamNetwork.load(folder, where, "sam3"), finder, options.get("namer"), proposer)
 
 
 def _proposer() -> Segmenter:
