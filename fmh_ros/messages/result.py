@@ -16,12 +16,14 @@ from follow_my_hold.msg import Quality as QualityMsg
 from std_msgs.msg import Header
 
 from fmh_ros.core.hand.types import FINGERS
+from fmh_ros.core.reconstruction.profile import load_profile
 from fmh_ros.core.reconstruction.types import WEAK_SCORE, Contact, ObjectMesh, Reconstruction
 from fmh_ros.messages.basics import flat, to_header, to_point, to_pose, to_vector
+from fmh_ros.models.store import ModelStore
 
 CUBIC_METRES_PER_CM3 = 1e-6
-#: Hand models by profile; their own parameters are not part of a result yet.
-HAND_MODELS = {"embedded": "generic"}
+#: Endings of files that hold weights.
+WEIGHTS = (".safetensors", ".ckpt", ".pt", ".pkl", ".npz", ".tflite")
 SIDES = {"left": HandMsg.LEFT, "right": HandMsg.RIGHT}
 
 
@@ -83,7 +85,7 @@ def _hand(result: Reconstruction) -> HandMsg:
         vertex_fingers=flat(hand.vertex_finger, "B"),
         keypoints=np.asarray(hand.keypoints, np.float32).ravel(),
         keypoints_2d=np.asarray(pixels, np.float32).ravel(),
-        model=HAND_MODELS.get(result.profile, result.profile),
+        model=hand_model(result.profile),
         scale=float(hand.scale),
         scale_sigma=float(hand.scale_sigma),
         reprojection_error=float(hand.reprojection_px),
@@ -145,12 +147,23 @@ def _provenance(result: Reconstruction, made: Made) -> ProvenanceMsg:
     )
 
 
-def model_hashes(profile: str) -> dict[str, str]:
-    """Return the SHA-256 of each file of weights of a profile by its name; empty for weights that are not shipped."""
-    if profile != "embedded":
-        return {}
+def hand_model(text: str) -> str:
+    """Return which hand a profile's meshes are of; networks that give the mesh give that of MANO."""
+    stages = load_profile(text).stages
+    return stages["hand_model"].backend.name if stages["hand_pose"].backend.name == "fit" else "mano"
+
+
+def model_hashes(text: str) -> dict[str, str]:
+    """Return the SHA-256 of each file of weights by its name: the shipped ones, which every profile uses some of, and
+    ``model/file`` of what a profile has besides."""
     lines = (resources.files("fmh_ros") / "assets" / "SHA256SUMS").read_text(encoding="ascii").splitlines()
-    return {name: digest for digest, name in (line.split(maxsplit=1) for line in lines)}
+    found = {name: digest for digest, name in (line.split(maxsplit=1) for line in lines)}
+    store = ModelStore()
+    for model in load_profile(text).models:
+        manifest = store.manifest(model)
+        files = {} if manifest is None else manifest.files
+        found |= {f"{model}/{name}": file.sha256 for name, file in files.items() if name.endswith(WEIGHTS)}
+    return found
 
 
 def _finite(value: float) -> float:

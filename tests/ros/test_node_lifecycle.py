@@ -103,3 +103,17 @@ def test_a_bad_parameter_at_start_is_named_and_nothing_runs() -> None:
         process = world.start(queue_size=99)
         assert process.wait(60) != 0
         assert "queue_size" in world.log()
+
+
+def test_missing_weights_fail_configure_with_the_command_to_run(tmp_path: Path) -> None:
+    with World() as world:
+        environment = {"FMH_MODELS": str(tmp_path)}
+        stages = "[generator=triposg]"
+        process = world.start(scripted=False, autostart=False, environment=environment, stages=stages)
+        assert not world.change_state(Transition.TRANSITION_CONFIGURE)
+        assert world.state() == "unconfigured" and not children(process.pid)
+        assert "Run: fmh models pull embedded,generator=triposg" in world.log()
+        value = ParameterValue(type=ParameterType.PARAMETER_STRING_ARRAY, string_array_value=[""])
+        assert world.set_parameter("stages", value).successful
+        assert world.change_state(Transition.TRANSITION_CONFIGURE)
+        assert stop_process(process) == 0

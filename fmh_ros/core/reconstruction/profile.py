@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -134,14 +135,19 @@ def load_profile(text: str) -> Profile:
             change="Use --profile embedded",
         )
     try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+        return _read(base, path, path.stat().st_mtime_ns).changed(changes)
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise ProfileError(
             f"The profile {path} cannot be read: {str(error).splitlines()[0]}",
             expected="a YAML file as those in fmh_ros/profiles",
             change="Correct its path or content",
         ) from error
-    return _parse(data, base).changed(changes)
+
+
+@lru_cache(maxsize=16)
+def _read(text: str, path: Path, _changed_ns: int) -> Profile:
+    """Read a file, again when it has changed: names are looked up for every result."""
+    return _parse(yaml.safe_load(path.read_text(encoding="utf-8")), text)
 
 
 def check_profile(text: str) -> None:
