@@ -12,12 +12,15 @@ from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from fmh_ros.core.errors import DownloadError, FileMissingError, LicenceError, ModelMissingError, OutputError
 from fmh_ros.models.catalogue import Model
 from fmh_ros.models.store import Manifest, ModelStore, StoredFile, sha256_of
 
 INSTALL = "pip install 'fmh-ros[foundation]'"
+#: Folder for files that are not there in full yet, among a model's.
+PARTS = ".part"
 #: Left free on the disk beyond what is downloaded, bytes.
 SPARE = 1 << 28
 Report = Callable[[str], None]
@@ -67,7 +70,7 @@ def pull(model: Model, store: ModelStore, source: Source, report: Report = lambd
             change=f"Then run: fmh models pull {model.id} --file {model.id}=PATH",
         )
     _writable(store)
-    return _from_cache(model, store, source) if source.offline else _download(model, store, source, known, report)
+    return _from_cache(model, store, source) if source.offline else _download(model, store, source, report)
 
 
 def verify(model: Model, store: ModelStore) -> tuple[str, ...]:
@@ -85,7 +88,7 @@ def verify(model: Model, store: ModelStore) -> tuple[str, ...]:
     return changed
 
 
-def _download(model: Model, store: ModelStore, source: Source, known: Manifest | None, report: Report) -> Manifest:
+def _download(model: Model, store: ModelStore, source: Source, report: Report) -> Manifest:
     hub, root = _hub(), store.root(model.id)
     token = source.token or os.environ.get("HF_TOKEN") or None
     with _explained(hub, model, token):
@@ -94,26 +97,43 @@ def _download(model: Model, store: ModelStore, source: Source, known: Manifest |
         )
         remote = _wanted(model, [_remote(sibling) for sibling in info.siblings])
         revision = str(info.sha)
-        suspect = set(known.missing()) if known is not None else set()
-        _check_room(root, sum(each.size for each in remote if not (root / each.name).exists()))
-        report(f"{model.id}: {len(remote)} files, {sum(each.size for each in remote) / 1e9:.2f} GB, {model.repo}")
-        files: dict[str, StoredFile] = {}
-        for each in remote:
-            hub.hf_hub_download(
-                model.repo,
-                each.name,
-                repo_type=model.kind,
-                revision=revision,
-                local_dir=root,
-                token=token,
-                endpoint=source.endpoint,
-                force_download=each.name in suspect and (root / each.name).exists(),
+        files = {each.name: found for each in remote if (found := _found(model, root, each)) is not None}
+        wanted = [each for each in remote if each.name not in files]
+        size = sum(each.size for each in wanted)
+        _check_room(root, size)
+        report(f"{model.id}: {len(wanted)} of {len(remote)} files, {size / 1e9:.2f} GB, from {model.repo}")
+        for each in wanted:
+            url = hub.hf_hub_url(
+                model.repo, each.name, repo_type=model.kind, revision=revision, endpoint=source.endpoint
             )
+            _fetch(hub, url, token, root / each.name, root / PARTS)
             files[each.name] = _checked(model, root, each)
-    shutil.rmtree(root / ".cache", ignore_errors=True)
+    shutil.rmtree(root / PARTS, ignore_errors=True)
     manifest = Manifest(model.id, root, model.entry, model.repo, revision, files)
     store.record(manifest)
     return manifest
+
+
+def _fetch(hub: Any, url: str, token: str | None, path: Path, parts: Path) -> None:
+    """Download one file, on from where an earlier process was cut off.
+
+    The hub's library downloads to a file of another name each time, so that only its own retries go on.
+    """
+    from huggingface_hub.file_download import http_get
+    from huggingface_hub.utils import build_hf_headers
+
+    about = hub.get_hf_file_metadata(url, token=token)
+    # The token is for the hub alone, not for the storage that it sends us to.
+    same = urlsplit(about.location).netloc == urlsplit(url).netloc
+    headers = build_hf_headers(token=token if same else False)
+    parts.mkdir(parents=True, exist_ok=True)
+    part = parts / f"{about.etag[:20]}-{path.name}"
+    part.touch()
+    with part.open("r+b") as file:
+        begun = file.seek(0, os.SEEK_END)
+        http_get(about.location, file, resume_size=begun, headers=headers, expected_size=about.size)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part.replace(path)
 
 
 def _wanted(model: Model, remote: list[_Remote]) -> list[_Remote]:
@@ -138,21 +158,28 @@ def _remote(sibling: Any) -> _Remote:
     return _Remote(str(sibling.rfilename), int(sibling.size or 0), sha256, str(sibling.blob_id or ""))
 
 
-def _checked(model: Model, root: Path, remote: _Remote) -> StoredFile:
-    """Compare a file with what its publisher and the catalogue say. Raises DownloadError, and removes it then."""
+def _found(model: Model, root: Path, remote: _Remote) -> StoredFile | None:
+    """A file with the content that its publisher and the catalogue say; None when it is not there, or no more."""
     path = root / remote.name
-    sha256 = sha256_of(path)
-    wanted = model.sha256.get(remote.name) or remote.sha256
-    same = sha256 == wanted if wanted else not remote.blob or _git_hash(path) == remote.blob
-    if not same:
-        path.unlink()
-        shutil.rmtree(root / ".cache", ignore_errors=True)  # it knows the file as fetched
+    if not path.is_file():
+        return None
+    sha256, wanted = sha256_of(path), model.sha256.get(remote.name) or remote.sha256
+    if sha256 == wanted if wanted else not remote.blob or _git_hash(path) == remote.blob:
+        return StoredFile(path.stat().st_size, sha256)
+    path.unlink()
+    return None
+
+
+def _checked(model: Model, root: Path, remote: _Remote) -> StoredFile:
+    """A file that was just fetched. Raises DownloadError when it has the wrong content."""
+    found = _found(model, root, remote)
+    if found is None:
         raise DownloadError(
-            f"{remote.name} of {model.id} came with the wrong content (SHA-256 {sha256[:12]})",
-            expected=f"{(wanted or remote.blob)[:12]}, as published",
+            f"{remote.name} of {model.id} came with the wrong content",
+            expected="the hash that was published with it",
             change="Run the same command again, without a mirror if you named one",
         )
-    return StoredFile(path.stat().st_size, sha256)
+    return found
 
 
 def _git_hash(path: Path) -> str:
@@ -234,6 +261,7 @@ def _check_room(root: Path, size: int) -> None:
 def _hub() -> Any:
     try:
         import huggingface_hub
+        import huggingface_hub.errors
     except ImportError as error:
         raise ModelMissingError(
             f"The library huggingface_hub cannot be imported ({error})", change=f"Run: {INSTALL}"
