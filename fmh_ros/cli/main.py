@@ -114,6 +114,7 @@ def _add_doctor(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
         help="say what is installed, what is missing and what to do about it",
         description="Checks libraries, weights, processor and graphics card, and ends with one command to run next.",
     )
+    add_profile(command)
     command.add_argument("--verbose", action="store_true", help="print the traceback of an error")
     command.set_defaults(run=_doctor)
 
@@ -124,10 +125,11 @@ def _reconstruct(arguments: argparse.Namespace) -> int:
     return run(arguments)
 
 
-def _doctor(_: argparse.Namespace) -> int:
+def _doctor(arguments: argparse.Namespace) -> int:
     from fmh_ros.cli.doctor import run
+    from fmh_ros.core.reconstruction.profile import profile_text
 
-    return run()
+    return run(profile_text(arguments.profile, arguments.stage))
 
 
 class _TerminatedError(BaseException):
