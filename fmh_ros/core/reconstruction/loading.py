@@ -7,7 +7,8 @@ import importlib
 import itertools
 import logging
 import os
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -25,6 +26,7 @@ MOST_OF_CARD = 0.85
 #: Back ends that no profile uses any more are kept until all together take this part of the machine's memory.
 MOST_OF_HOST = 0.4
 Key = tuple[Any, ...]
+Loaded = Callable[[str, float, int], None]
 
 
 @dataclass(frozen=True)
@@ -39,11 +41,15 @@ class _Loaded:
 class ModelCache:
     """Loaded back ends of one process, by what they were made from: factory, files, options, device.
 
-    store : where weights are. keep_bytes : see MOST_OF_HOST, which is the default.
+    store : where weights are. keep_bytes : see MOST_OF_HOST, which is the default. loaded : told of each back end when
+    it has been loaded: its name in the registry, the seconds that took, the bytes of its networks.
     """
 
-    def __init__(self, store: ModelStore | None = None, keep_bytes: int | None = None) -> None:
+    def __init__(
+        self, store: ModelStore | None = None, keep_bytes: int | None = None, loaded: Loaded | None = None
+    ) -> None:
         self._store = store or ModelStore()
+        self._tell = loaded
         self._keep_bytes = keep_bytes
         self._loaded: dict[Key, _Loaded] = {}  # the longest unused one first
         self._residency: dict[str, Residency] = {}
@@ -111,9 +117,12 @@ class ModelCache:
         if residency is not None:
             residency.make_room(sum(self._store.size(model) for model in models))
         LOG.info("Loading %s", backend.key)
+        began = time.perf_counter()
         made = _factory(backend)(models, options, device if backend.gpu else "cpu")
         networks = networks_of(made)
         size, name = size_of(networks), f"{backend.key} ({next(self._numbers)})"
+        if self._tell is not None:
+            self._tell(backend.key, time.perf_counter() - began, size)
         # One that offloads itself piece by piece is left to do so.
         if residency is None or not backend.gpu or not networks or options.get("offload", "none") != "none":
             return _Loaded(made, size, name)
