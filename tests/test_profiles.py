@@ -219,6 +219,14 @@ def test_every_back_end_has_a_factory_models_of_the_catalogue_and_a_way_to_insta
     assert used == set(catalogue()), "every model of the catalogue is of use to some back end"
 
 
+def test_the_documentation_names_every_profile_and_back_end() -> None:
+    page = (Path(backends.__file__).parents[2] / "docs" / "models.md").read_text()
+    for stage, what in STAGES.items():
+        (row,) = (line for line in page.splitlines() if line.startswith(f"| `{stage}`: {what} |"))
+        assert all(f"`{name}` ({find_backend(stage, name).summary})" in row for name in backends.names_of(stage))
+    assert all(f"| `{name}` |" in page for name in PROFILES)
+
+
 def test_options_of_generators_are_those_that_their_factories_know() -> None:
     for name in backends.names_of("generator"):
         backend = find_backend("generator", name)
