@@ -65,6 +65,17 @@ def test_pieces_with_a_visible_gap_stay_apart() -> None:
     np.testing.assert_array_equal(join_bodies(values, 1.0, T_CAMERA_FIELD, _sight(ASIDE, values)), values)
 
 
+def test_a_neck_that_the_mask_shows_and_the_shape_lost_is_put_back() -> None:
+    values = _balls(LEFT, RIGHT)
+    seen = _sight(ASIDE, values)
+    neck = seen.masks.object.copy()
+    neck[96:104, 60:140] = True
+    sight = Sight(CAMERA, SceneMasks(ASIDE, neck, seen.masks.object_probability, None, 1.0))
+    mesh = field_to_mesh(GridField(torch.from_numpy(values), 1.0), T_CAMERA_FIELD, RESOLUTION, sight)
+    assert trimesh.Trimesh(mesh.vertices, mesh.faces).body_count == 1
+    assert mesh.extents_m[0] > 0.1 * (1 + 1.9 * RADIUS)
+
+
 def test_a_piece_that_the_image_does_not_show_is_not_joined() -> None:
     values = _balls(LEFT, RIGHT)
     sight = _sight(BETWEEN, _balls(LEFT))

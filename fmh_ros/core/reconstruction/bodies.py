@@ -2,9 +2,10 @@
 """Bodies of a generated shape that the hand hides the connection of.
 
 A hammer held at its middle is seen as a head and a handle, and a generator that knows the middle only as "unknown" may
-leave it empty. What a hand holds is one thing: pieces that are both seen, with nothing but the hand between them, are
-connected by a rod as thick as the thinner of them there. Pieces that were not seen, or that have a visible gap between
-them, are left apart, for ``field_to_mesh`` to drop.
+leave it empty. A thin neck that the image shows may be lost too. What a hand holds is one thing: pieces that are both
+seen, with nothing but the hand or the object's own mask between them, are connected by a rod as thick as the thinner of
+them there. Pieces that were not seen, or that have a visible gap between them, are left apart, for ``field_to_mesh`` to
+drop.
 """
 
 from __future__ import annotations
@@ -27,8 +28,8 @@ Grid = NDArray[np.floating]
 LEAST_PIECE = 0.02
 #: Part of a piece that must lie on the object's mask, and on it or behind the hand.
 SEEN, POSSIBLE = 0.15, 0.8
-#: Part of the connection that must lie behind the hand, and how long it may be at most, metres.
-HIDDEN, LONGEST_M = 0.7, 0.15
+#: Part of the gap that must lie behind the hand or on the object's mask, and how long it may be at most, metres.
+COVERED, LONGEST_M = 0.7, 0.15
 #: Thickness of the rod over that of the thinner piece where it begins, and how far from there it is measured, cells.
 THICKNESS, NEARBY = 0.8, 5.0
 
@@ -72,8 +73,9 @@ def join_bodies(values: Grid, bounds: float, T_camera_field: Similarity, sight: 
         reaches = [cKDTree(body).query(piece) for piece in waiting]
         nearest = min(range(len(waiting)), key=lambda k: reaches[k][0].min())
         piece, (distance, index) = waiting.pop(nearest), reaches[nearest]
-        ends, radius = _rod(depth, (body[index[distance.argmin()]], piece[distance.argmin()]))
-        if _hidden(ends * cell - bounds, T_camera_field, sight):
+        gap = body[index[distance.argmin()]], piece[distance.argmin()]
+        if _covered(np.array(gap) * cell - bounds, T_camera_field, sight):
+            ends, radius = _rod(depth, gap)
             values = np.minimum(values, _capsule(values.shape[0], ends, radius) * cell).astype(values.dtype)
             body = np.concatenate([body, piece])
     return values
@@ -85,15 +87,13 @@ def _possible(points: FloatArray, T_camera_field: Similarity, sight: Sight) -> b
     return bool(shown.mean() > SEEN and (shown | hidden).mean() > POSSIBLE)
 
 
-def _hidden(ends: FloatArray, T_camera_field: Similarity, sight: Sight) -> bool:
-    """Whether the line between two points (2, 3), field units, is short and lies behind the hand, or behind the seen
-    object itself."""
+def _covered(ends: FloatArray, T_camera_field: Similarity, sight: Sight) -> bool:
+    """Whether the gap between two points (2, 3), field units, is short and nowhere seen to be empty."""
     first, last = T_camera_field.apply(ends)
     if np.linalg.norm(last - first) > LONGEST_M:
         return False
     shown, hidden = sight.at(first + np.linspace(0, 1, 40)[:, None] * (last - first))
-    between = ~shown | hidden
-    return not between.any() or bool(hidden[between].mean() > HIDDEN)
+    return bool((shown | hidden).mean() > COVERED)
 
 
 def _rod(depth: FloatArray, ends: tuple[NDArray[np.integer], NDArray[np.integer]]) -> tuple[FloatArray, float]:
