@@ -57,10 +57,8 @@ def small_scene(seed: int, name: str) -> BenchmarkScene:
     """A rendered grasp with its truth."""
     drawn = draw_truth(seed, load_generic_rig(), width=320, height=240)
     exact = np.where(np.isfinite(drawn.depth), drawn.depth, np.nan_to_num(drawn.frame.depth, nan=1.5))
-    # The objects of the training scenes are wound inwards.
-    faces = np.ascontiguousarray(drawn.object_faces[:, ::-1])
     truth = GroundTruth(
-        name, "right", drawn.hand_vertices, drawn.hand_faces, drawn.object_vertices, faces, drawn.keypoints
+        name, "right", drawn.hand_vertices, drawn.hand_faces, drawn.object_vertices, drawn.object_faces, drawn.keypoints
     )
     hidden = 1 - float(drawn.object_mask.sum()) / float(drawn.amodal_mask.sum())
     attributes = SceneAttributes(
