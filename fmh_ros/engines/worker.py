@@ -48,7 +48,14 @@ if TYPE_CHECKING:  # imported when the first models are loaded: torch takes seco
 
 LOG = logging.getLogger("fmh_ros.worker")
 _PR_SET_PDEATHSIG = 1
-_SMALL_MEMORY_WORDS = ("allocate memory", "out of memory", "insufficient memory", "failed to map segment")
+#: The last is Python's of a library whose C code found no memory and did not say so.
+_SMALL_MEMORY_WORDS = (
+    "allocate memory",
+    "out of memory",
+    "insufficient memory",
+    "failed to map segment",
+    "error return without exception set",
+)
 
 
 class Worker:
