@@ -117,6 +117,19 @@ def test_a_look_that_misses_the_hand_begins_the_count_again() -> None:
     assert ready(watched(hand(), hand(), hand(), None, *[hand()] * 3))
 
 
+def test_landmarks_that_settle_after_a_jump_are_no_new_movement() -> None:
+    # The first look after a jump is taken for the place; a little later the landmarks have settled 4.5 px from it.
+    watch = watched(*[hand()] * 4, *[hand(60.0 + settled) for settled in (0.0, 2.5, 4.0, 4.5)])
+    one = watch.ready(SETTINGS, 0.0)
+    assert one is not None
+    one.worked_on(failed=False, now=0.0)
+    for noise in (0.6, 0.8, -0.5, 0.7):
+        watch.see([hand(64.5 + noise)], SETTINGS)
+        assert not ready(watch) and "reconstructed" in watch.describe(SETTINGS)
+    watch.see([hand(70.0)], SETTINGS)
+    assert "moving" in watch.describe(SETTINGS)
+
+
 def test_a_job_that_failed_is_tried_again_after_a_while() -> None:
     watch = worked(failed=True)
     watch.see([hand()], SETTINGS)

@@ -33,7 +33,8 @@ class WatchSettings:
 class WatchedHand:
     """One hand. An episode begins when it stops and ends when it moves, lets go or is gone.
 
-    anchor : landmarks (21, 2) px where it stopped, so that creeping counts as moving; latest : where it was seen last.
+    anchor : landmarks (21, 2) px where it stopped, so that creeping counts as moving, and after its job where it was
+    then; latest : where it was seen last.
     still : looks in this episode; moved_px : how far it moved in the last look, 0 when it did not.
     worked : the episode had its job; failed : when that failed, seconds of the steady clock, None when it did not.
     """
@@ -67,8 +68,13 @@ class WatchedHand:
         return self
 
     def worked_on(self, *, failed: bool, now: float) -> None:
-        """Remember that this episode had its job."""
+        """Remember that this episode had its job.
+
+        From now on moving is measured from here: after a jump the first landmarks are off, and what still settles to
+        its place is no new movement.
+        """
         self.worked, self.failed = True, now if failed else None
+        self.anchor = self.latest
 
     def is_ready(self, settings: WatchSettings, now: float) -> bool:
         """Whether it is time for its job."""

@@ -71,20 +71,23 @@ def wait_for_subscribers(publishers: list[Any]) -> None:
 
 @pytest.mark.parametrize("name", ["out.mcap", "folder"])
 def test_live_topics_are_recorded_as_they_are(node: Any, tmp_path: Path, name: str) -> None:
+    # All images are counted, and a busy machine may lose large ones that are sent at best effort: those go reliably.
     images = node.create_publisher(Image, "/cam/image_raw", qos_profile_sensor_data)
+    large = node.create_publisher(Image, "/cam/large", QoSProfile(depth=COUNT))
     results = node.create_publisher(HandObject, "/reconstruction_node/reconstruction", LATCHED)
     static = node.create_publisher(TFMessage, "/tf_static", LATCHED)
     result = synthetic_reconstruction()
     sent = to_hand_object(result, Made("live"))
     results.publish(sent)  # before anybody listens: only a subscription that is latched too gets it
     static.publish(TFMessage(transforms=[TransformStamped(child_frame_id="camera")]))
-    process = start(tmp_path / name, "--topics", "/cam/image_raw", "/reconstruction_node/reconstruction", "/tf_static")
+    topics = ("/cam/image_raw", "/cam/large", "/reconstruction_node/reconstruction", "/tf_static")
+    process = start(tmp_path / name, "--topics", *topics)
     try:
-        wait_for_subscribers([images, results, static])
-        # Small ones: a busy machine may lose large ones that are sent at best effort, and all are counted here.
-        pixels = np.full((24, 32, 3), 9, np.uint8)
+        wait_for_subscribers([images, large, results, static])
         for number in range(COUNT):
-            images.publish(array_to_image(pixels, "rgb8", to_header("cam", number + 1)))
+            for publisher, size in ((images, (24, 32, 3)), (large, (240, 320, 3))):
+                pixels = np.full(size, number, np.uint8)
+                publisher.publish(array_to_image(pixels, "rgb8", to_header("cam", number + 1)))
             time.sleep(0.03)
         time.sleep(0.5)
         process.send_signal(signal.SIGINT)
@@ -93,12 +96,14 @@ def test_live_topics_are_recorded_as_they_are(node: Any, tmp_path: Path, name: s
         process.kill()
         process.wait()
     assert process.returncode == 0, errors
-    assert f"{COUNT + 2} messages of 3 topics" in said
+    assert f"{2 * COUNT + 2} messages of 4 topics" in said
     path = tmp_path / name
     file = path / f"{name}.mcap" if path.is_dir() else path
     found = [(item.channel.topic, item.ros_msg) for item in read_ros2_messages(str(file))]
-    stamps = [message.header.stamp.nanosec for topic, message in found if topic == "/cam/image_raw"]
-    assert stamps == list(range(1, COUNT + 1))
+    for camera, count in (("/cam/image_raw", 24 * 32 * 3), ("/cam/large", 240 * 320 * 3)):
+        pictures = [message for topic, message in found if topic == camera]
+        assert [message.header.stamp.nanosec for message in pictures] == list(range(1, COUNT + 1))
+        assert all(bytes(m.data) == bytes([number]) * count for number, m in enumerate(pictures))
     with BagReader(path) as bag:
         raw = {stored.topic.name: stored.raw for stored in bag.messages()}
         qos = {topic.name: topic.qos[0] for topic in bag.topics()}
@@ -106,6 +111,7 @@ def test_live_topics_are_recorded_as_they_are(node: Any, tmp_path: Path, name: s
     assert deserialize_message(raw["/reconstruction_node/reconstruction"], HandObject) == expected
     assert qos["/tf_static"].durability.name == "TRANSIENT_LOCAL"
     assert qos["/cam/image_raw"].reliability.name == "BEST_EFFORT"
+    assert qos["/cam/large"].reliability.name == "RELIABLE"
 
 
 def test_a_recorder_that_is_killed_leaves_what_it_wrote(node: Any, tmp_path: Path) -> None:
