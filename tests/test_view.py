@@ -39,7 +39,7 @@ def folder(result: Reconstruction, tmp_path_factory: pytest.TempPathFactory) -> 
 def bag(result: Reconstruction, tmp_path_factory: pytest.TempPathFactory) -> Path:
     pytest.importorskip("rosbags", reason="the extra 'bags' is not installed")
     pytest.importorskip("mcap_ros2", reason="mcap-ros2-support is not installed")
-    from test_bags import PreparedEngine, run, write_bag
+    from bag_files import PreparedEngine, run, write_bag
 
     path = tmp_path_factory.mktemp("bag")
     source = write_bag(path / "in.mcap", result, 2)
@@ -66,7 +66,7 @@ def test_the_camera_shows_the_photo_else_the_overlay_else_grey(
     there: str, result: Reconstruction, bag: Path, tmp_path: Path
 ) -> None:
     """The bag also has an image of the same stamp from another camera, before all others."""
-    from test_bags import IMAGE, array_to_image, encode, stamp_of, to_header
+    from bag_files import IMAGE, array_to_image, encode, stamp_of, to_header
 
     from fmh_ros.bags.reading import BagReader
     from fmh_ros.bags.writing import BagWriter, known_topic
