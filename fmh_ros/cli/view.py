@@ -23,8 +23,8 @@ def run(arguments: argparse.Namespace) -> int:
     from fmh_ros.viewing.scene import serve
 
     server = serve(content, arguments.host, arguments.port)
-    print(f"{content.title}: open http://{arguments.host}:{server.get_port()} (Ctrl-C ends it)", flush=True)
-    try:
+    try:  # from the first word on: whoever reads it may press Ctrl-C at once
+        print(f"{content.title}: open http://{arguments.host}:{server.get_port()} (Ctrl-C ends it)", flush=True)
         threading.Event().wait()
     except KeyboardInterrupt:
         pass
