@@ -34,11 +34,11 @@ from mano_files import write_mano, write_pickle
 from scipy.spatial import cKDTree
 
 from fmh_ros.benchmark.datasets import arctic, dexycb, oakink
-from fmh_ros.benchmark.datasets.files import read_split
+from fmh_ros.benchmark.datasets.files import read_split, read_yaml
 from fmh_ros.benchmark.datasets.sample import to_scene
 from fmh_ros.benchmark.datasets.scenes import DATASETS, DatasetScenes, open_dataset
 from fmh_ros.benchmark.types import BenchmarkScene
-from fmh_ros.core.errors import FileMissingError, FmhError, ModelFileError, UsageError
+from fmh_ros.core.errors import FileMissingError, ModelFileError, UsageError
 from fmh_ros.core.hand.mano_model import load_mano_model
 from fmh_ros.core.safe_pickle import load_npy
 
@@ -292,10 +292,12 @@ def test_files_that_are_not_as_released_say_so(copies: Copies, tmp_path: Path) -
     with pytest.raises(UsageError, match=r"labels_000060\.npz cannot be used"):
         scenes.load("dexycb_0000")
     label.write_bytes(whole)
-    write_yaml(
-        folder / "meta.yml", {"ycb_ids": [1], "ycb_grasp_ind": 0, "mano_calib": ["2020_right"], "mano_sides": []}
-    )
-    with pytest.raises(FmhError, match=r"dexycb_0000|textured_simple"):
+    meta = read_yaml(folder / "meta.yml")
+    write_yaml(folder / "meta.yml", meta | {"mano_sides": []})
+    with pytest.raises(UsageError, match="The annotation of dexycb_0000"):
+        scenes.load("dexycb_0000")
+    write_yaml(folder / "meta.yml", meta | {"ycb_grasp_ind": 0})
+    with pytest.raises(UsageError, match="The object of dexycb_0000 has no pose"):
         scenes.load("dexycb_0000")
     (folder / "meta.yml").write_text("- a list\n")
     with pytest.raises(UsageError, match="holds a list"):

@@ -106,8 +106,6 @@ _GENERATOR: dict[str, OptionKind] = {
     "mesh_resolution": int,
     "compile": bool,
 }
-_HANDS = ("hamer", "mano", "wilor-detector")
-_HAND_OF_WILOR = ("wilor", "mano", "wilor-detector")
 _DETECTOR = {"detector": "detector/mediapipe"}
 _NAMER = {"namer": "namer", "proposer": "segmenter/mask-network"}
 _EDITOR: dict[str, OptionKind] = {**_TORCH, "steps": int, "side": int, "attempts": int, "offload": OFFLOADS}
@@ -117,6 +115,19 @@ def _foundation(stage: str, name: str, summary: str, factory: str, models: tuple
     """A back end on published weights through transformers, unless it says otherwise."""
     usual: dict[str, Any] = {"libraries": ("transformers",), "options": _TORCH, "gpu": True}
     return BackEnd(stage, name, summary, factory, models, **{**usual, **more})
+
+
+def _regressor(stage: str, name: str, summary: str) -> BackEnd:
+    """HaMeR or WiLoR, in boxes that WiLoR's detector finds."""
+    return _foundation(
+        stage,
+        name,
+        summary,
+        f"{HANDS}:make_hamer",
+        (name, "mano", "wilor-detector"),
+        libraries=(name, "ultralytics"),
+        uses=_DETECTOR,
+    )
 
 
 def _hunyuan(variant: str, summary: str, vae: str = "") -> BackEnd:
@@ -170,24 +181,8 @@ _TABLE = (
         ("vitpose-hand",),
         uses=_DETECTOR,
     ),
-    _foundation(
-        "detector",
-        "hamer",
-        "WiLoR's boxes and HaMeR",
-        f"{HANDS}:make_hamer",
-        _HANDS,
-        libraries=("hamer", "ultralytics"),
-        uses=_DETECTOR,
-    ),
-    _foundation(
-        "detector",
-        "wilor",
-        "WiLoR",
-        f"{HANDS}:make_hamer",
-        _HAND_OF_WILOR,
-        libraries=("wilor", "ultralytics"),
-        uses=_DETECTOR,
-    ),
+    _regressor("detector", "hamer", "WiLoR's boxes and HaMeR"),
+    _regressor("detector", "wilor", "WiLoR"),
     BackEnd("namer", "user", "nobody but the user names the object"),
     _foundation(
         "namer", "qwen-vl", "a vision-language model on this machine", f"{CUES}.naming:make_qwen_namer", ("qwen-vl",)
@@ -249,24 +244,8 @@ _TABLE = (
     BackEnd("hand_model", "generic", "a generic hand, shipped with the package", "fmh_ros.core.hand.rig:make_generic"),
     BackEnd("hand_model", "mano", "MANO, from the user's file", "fmh_ros.core.hand.mano:make_mano", ("mano",)),
     BackEnd("hand_pose", "fit", "the hand model is fitted to landmarks and depth"),
-    _foundation(
-        "hand_pose",
-        "hamer",
-        "HaMeR gives the mesh",
-        f"{HANDS}:make_hamer",
-        _HANDS,
-        libraries=("hamer", "ultralytics"),
-        uses=_DETECTOR,
-    ),
-    _foundation(
-        "hand_pose",
-        "wilor",
-        "WiLoR gives the mesh",
-        f"{HANDS}:make_hamer",
-        _HAND_OF_WILOR,
-        libraries=("wilor", "ultralytics"),
-        uses=_DETECTOR,
-    ),
+    _regressor("hand_pose", "hamer", "HaMeR gives the mesh"),
+    _regressor("hand_pose", "wilor", "WiLoR gives the mesh"),
     BackEnd("completer", "amodal", "hidden parts stay unknown, and the generator fills them"),
     _editor("kontext", "FLUX.1 Kontext: the paper's", "make_kontext", "flux-kontext"),
     _editor("klein", "FLUX.2 klein: few steps", "make_klein", "flux2-klein"),

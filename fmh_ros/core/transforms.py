@@ -49,6 +49,13 @@ class Similarity:
         return result
 
 
+def nearest_rotation(matrix: NDArray[np.floating]) -> FloatArray:
+    """Return the orthonormal matrix (3, 3) nearest to one that is a rotation but for rounding."""
+    u, _, vt = np.linalg.svd(np.asarray(matrix, np.float64))
+    result: FloatArray = u @ vt
+    return result
+
+
 def mirror_x(transform: Similarity) -> Similarity:
     """Mirror both frames of a transform across their own yz planes: the result is again proper."""
     flip = np.diag([-1.0, 1.0, 1.0])

@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -29,25 +28,24 @@ from scipy.spatial import cKDTree
 from scipy.spatial.transform import Rotation
 
 from fmh_ros.benchmark.datasets.files import (
+    DatasetCopy,
     ObjectModel,
     SplitRow,
+    find_images,
     find_mano,
     find_root,
-    find_split,
     mano_model,
     object_model,
     read_json,
     read_npy,
-    read_split,
 )
 from fmh_ros.benchmark.datasets.sample import AnnotatedHand, AnnotatedSample
 from fmh_ros.core.errors import FileMissingError, UsageError
 from fmh_ros.core.frame.camera import CameraModel
-from fmh_ros.core.frame.frame import Side
 from fmh_ros.core.frame.image import read_photo
 from fmh_ros.core.frame.load import frame_of
 from fmh_ros.core.hand.mano_model import ManoModel
-from fmh_ros.core.transforms import Similarity
+from fmh_ros.core.transforms import Similarity, nearest_rotation
 
 FloatArray = NDArray[np.float64]
 
@@ -62,14 +60,8 @@ TURNING_LABEL = 0
 _IMAGE = re.compile(r"(\d+)\.(?:jpg|png)")
 
 
-@dataclass(frozen=True)
-class Arctic:
-    """A copy of ARCTIC, ``root`` the folder with ``raw_seqs``. mano : file of each side; rows : images to test."""
-
-    root: Path
-    mano: Mapping[Side, Path]
-    rows: tuple[SplitRow, ...]
-    name: str = NAME
+class Arctic(DatasetCopy):
+    """A copy of ARCTIC, ``root`` the folder with ``raw_seqs``."""
 
     def files(self, row: SplitRow) -> tuple[Path, ...]:
         """Return what a sample is made of."""
@@ -124,10 +116,10 @@ def open_arctic(root: Path, mano: Path | None, split: Path | None) -> Arctic:
     below = ("arctic_data/data", "data/arctic_data/data", "unpack/arctic_data/data", "arctic/data/arctic_data/data")
     place = find_root(root, "ARCTIC", below, ("meta/misc.json", "meta/object_vtemplates", "raw_seqs"))
     columns = ("img_id", "img_path", "sid_seq_name", "frame")
-    rows = read_split(find_split(split, root, NAME), NAME, columns, 4)
+    rows = find_images(split, root, NAME, columns, 4)
     bodies = [root / part for part in ("data/body_models", "body_models", "unpack/body_models")]
     found = next((body for body in bodies if (body / "mano").is_dir()), root)
-    return Arctic(place, find_mano(mano, found, ("right", "left")), rows)
+    return Arctic(NAME, place, find_mano(mano, found, ("right", "left")), rows)
 
 
 def arctic_frame(image: str, offset: int, count: int, name: str) -> int:
@@ -197,8 +189,7 @@ def arctic_camera_pose(setup: Mapping[str, Any], head: Mapping[str, Any], view: 
     else:
         matrix = np.asarray(setup["world2cam"], np.float64)[view - 1]
         R, t = matrix[:3, :3], matrix[:3, 3]
-    u, _, vt = np.linalg.svd(R)
-    return Similarity(u @ vt, t.reshape(3))
+    return Similarity(nearest_rotation(R), t.reshape(3))
 
 
 def arctic_camera(

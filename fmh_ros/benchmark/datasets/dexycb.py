@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,14 +25,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fmh_ros.benchmark.datasets.files import (
+    DatasetCopy,
     SplitRow,
+    find_images,
     find_mano,
     find_root,
-    find_split,
     mano_model,
     object_model,
     read_npz,
-    read_split,
     read_yaml,
 )
 from fmh_ros.benchmark.datasets.sample import AnnotatedHand, AnnotatedSample
@@ -44,7 +43,7 @@ from fmh_ros.core.frame.frame import Side
 from fmh_ros.core.frame.image import read_photo
 from fmh_ros.core.frame.load import frame_of
 from fmh_ros.core.hand.mano_model import ManoModel
-from fmh_ros.core.transforms import Similarity
+from fmh_ros.core.transforms import Similarity, nearest_rotation
 
 NAME, LICENCE = "dexycb", "CC BY-NC 4.0"
 SIZE = (640, 480)
@@ -60,14 +59,8 @@ OBJECTS = (
 _IMAGE = re.compile(r"color_(\d{6})\.(?:jpg|png)")
 
 
-@dataclass(frozen=True)
-class DexYcb:
-    """A copy of DexYCB. mano : file of each side; rows : images to test."""
-
-    root: Path
-    mano: Mapping[Side, Path]
-    rows: tuple[SplitRow, ...]
-    name: str = NAME
+class DexYcb(DatasetCopy):
+    """A copy of DexYCB."""
 
     def files(self, row: SplitRow) -> tuple[Path, ...]:
         """Return what a sample is made of, the models that all share left out."""
@@ -122,8 +115,8 @@ class DexYcb:
 def open_dexycb(root: Path, mano: Path | None, split: Path | None) -> DexYcb:
     """Find the parts of a copy of DexYCB. Raises FileMissingError or UsageError."""
     place = find_root(root, "DexYCB", ("DexYCB", "dex-ycb"), ("calibration/intrinsics", "models"))
-    rows = read_split(find_split(split, root, NAME), NAME, ("img_id", "img_path"), 4)
-    return DexYcb(place, find_mano(mano, root, ("right", "left")), rows)
+    rows = find_images(split, root, NAME, ("img_id", "img_path"), 4)
+    return DexYcb(NAME, place, find_mano(mano, root, ("right", "left")), rows)
 
 
 def dexycb_object(number: int) -> str:
@@ -154,8 +147,7 @@ def dexycb_pose(matrix: NDArray[np.floating], name: str) -> Similarity:
             expected="a rotation and a translation in pose_y",
             change="Leave this image out of the list of test images",
         )
-    u, _, vt = np.linalg.svd(values[:, :3])  # float32 is a rotation to 1e-7 only
-    return Similarity(u @ vt, values[:, 3])
+    return Similarity(nearest_rotation(values[:, :3]), values[:, 3])
 
 
 def dexycb_hand(

@@ -25,6 +25,7 @@ from fmh_ros.core.hand.mano_model import ManoModel, load_mano_model
 from fmh_ros.core.safe_pickle import READ_ERRORS, load_npy, load_pickle
 from fmh_ros.evaluation.mesh_files import read_mesh
 from fmh_ros.evaluation.overlap import signed_volume
+from fmh_ros.models.store import sha256_of
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
@@ -41,6 +42,20 @@ class SplitRow:
     name: str
     index: int
     image: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class DatasetCopy:
+    """A user's copy of a data set.
+
+    name : of the data set, in commands; root : its folder; mano : file of each side that is needed; rows : images to
+    test.
+    """
+
+    name: str
+    root: Path
+    mano: Mapping[Side, Path]
+    rows: tuple[SplitRow, ...]
 
 
 @dataclass(frozen=True)
@@ -115,9 +130,14 @@ def find_root(root: Path, dataset: str, below: Sequence[str], needed: Sequence[s
     )
 
 
-def find_split(split: Path | None, root: Path, dataset: str) -> Path:
-    """Return the list of test images that was named, or the one that lies in the data set's folder."""
-    return split or root / f"{dataset}_test.csv"
+def find_images(
+    split: Path | None, root: Path, dataset: str, columns: Sequence[str], parts: int
+) -> tuple[SplitRow, ...]:
+    """Read the list of test images that was named, or the one that lies in the data set's folder; see ``read_split``.
+
+    Raises FileMissingError or UsageError.
+    """
+    return read_split(split or root / f"{dataset}_test.csv", dataset, columns, parts)
 
 
 def find_mano(mano: Path | None, root: Path, sides: Sequence[Side]) -> dict[Side, Path]:
@@ -227,4 +247,4 @@ def digest_of(paths: Iterable[Path], more: str = "") -> str:
 @lru_cache(maxsize=4096)
 def _content(path: Path, _size: int, _changed_ns: int) -> str:
     """Digest of a file's content; the same models are part of many samples."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    return sha256_of(path)

@@ -15,21 +15,20 @@ extrinsics of ``general_info`` are not needed.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fmh_ros.benchmark.datasets.files import (
+    DatasetCopy,
     SplitRow,
+    find_images,
     find_mano,
     find_root,
-    find_split,
     mano_model,
     object_model,
     read_array,
-    read_split,
 )
 from fmh_ros.benchmark.datasets.sample import AnnotatedHand, AnnotatedSample
 from fmh_ros.core.errors import FileMissingError, UsageError
@@ -37,7 +36,7 @@ from fmh_ros.core.frame.camera import CameraModel
 from fmh_ros.core.frame.image import read_photo
 from fmh_ros.core.frame.load import frame_of
 from fmh_ros.core.hand.mano_model import ManoModel
-from fmh_ros.core.transforms import Similarity
+from fmh_ros.core.transforms import Similarity, nearest_rotation
 
 NAME, LICENCE = "oakink", "non-commercial research, by the terms of the data set"
 #: Views in the order of the cameras' numbers.
@@ -47,20 +46,14 @@ PARTS = ("cam_intr", "hand_v", "hand_j", "obj_transf")
 _IMAGE = re.compile(r"(\w+)_color_(\d+)\.png")
 
 
-@dataclass(frozen=True)
-class OakInk:
-    """A copy of OakInk-Image, ``root`` the folder with ``anno``. mano : MANO_RIGHT.pkl; rows : images to test."""
-
-    root: Path
-    mano: Path
-    rows: tuple[SplitRow, ...]
-    name: str = NAME
+class OakInk(DatasetCopy):
+    """A copy of OakInk-Image, ``root`` the folder with ``anno``; all its hands are right ones."""
 
     def files(self, row: SplitRow) -> tuple[Path, ...]:
         """Return what a sample is made of."""
         stems = self._stems(row)
         annotations = (self.root / "anno" / part / f"{stem}.pkl" for stem in stems for part in PARTS)
-        return (self._image(row), *annotations, self._object(row), self.mano)
+        return (self._image(row), *annotations, self._object(row), *self.mano.values())
 
     def read(self, row: SplitRow) -> AnnotatedSample:
         """Read a sample. Raises FmhError."""
@@ -68,7 +61,7 @@ class OakInk:
         found = [
             {part: read_array(self.root / "anno" / part / f"{stem}.pkl") for part in PARTS} for stem in self._stems(row)
         ]
-        model = mano_model(self.mano, "right")
+        model = mano_model(self.mano["right"], "right")
         pose = oakink_pose(found[0]["obj_transf"], row.name)
         held = object_model(self._object(row), 1.0, centred=True)
         name, intent = row.image[0].split("_")[:2]
@@ -116,8 +109,8 @@ def open_oakink(root: Path, mano: Path | None, split: Path | None) -> OakInk:
     needed = tuple(f"anno/{part}" for part in PARTS)
     place = find_root(root, "OakInk-Image", ("image", "OakInk/image"), (*needed, "obj", "stream_release_v2"))
     columns = ("img_id", "obj_id", "intent_id", "subj_id", "img_path")
-    rows = read_split(find_split(split, root, NAME), NAME, columns, 3)
-    return OakInk(place, find_mano(mano, root, ("right",))["right"], rows)
+    rows = find_images(split, root, NAME, columns, 3)
+    return OakInk(NAME, place, find_mano(mano, root, ("right",)), rows)
 
 
 def oakink_camera(matrix: NDArray[np.floating], width: int, height: int) -> CameraModel:
@@ -133,8 +126,7 @@ def oakink_pose(matrix: NDArray[np.floating], name: str) -> Similarity:
     values = np.asarray(matrix, np.float64)
     if values.shape != (4, 4) or not np.allclose(values[:3, :3] @ values[:3, :3].T, np.eye(3), atol=1e-3):
         raise UsageError(f"The object of {name} has no pose", expected="a rigid 4x4 matrix in obj_transf")
-    u, _, vt = np.linalg.svd(values[:3, :3])
-    return Similarity(u @ vt, values[:3, 3])
+    return Similarity(nearest_rotation(values[:3, :3]), values[:3, 3])
 
 
 def oakink_hand(

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fmh_ros.core.transforms import Similarity
+from fmh_ros.core.transforms import Similarity, nearest_rotation
 
 
 @dataclass(frozen=True)
@@ -41,8 +41,8 @@ class TorchPose:
 
     def similarity(self) -> Similarity:
         """Return the pose as float64 numbers, its rotation made exactly orthonormal."""
-        u, _, vt = np.linalg.svd(self.rotation.detach().double().cpu().numpy())
-        return Similarity(u @ vt, self.translation.detach().double().cpu().numpy(), float(self.scale.detach()))
+        rotation = nearest_rotation(self.rotation.detach().double().cpu().numpy())
+        return Similarity(rotation, self.translation.detach().double().cpu().numpy(), float(self.scale.detach()))
 
 
 def torch_pose(

@@ -26,7 +26,7 @@ from fmh_ros.core.hand.landmarks import marked_points, marked_tensor
 from fmh_ros.core.hand.rig import JOINT_NAMES, HandRig, joint_limits, rotation_matrices
 from fmh_ros.core.hand.skin_depth import SkinDepth, measure_skin
 from fmh_ros.core.hand.types import HandMesh
-from fmh_ros.core.transforms import Similarity
+from fmh_ros.core.transforms import Similarity, nearest_rotation
 
 FloatArray = NDArray[np.float64]
 
@@ -300,8 +300,7 @@ class _Problem:
             x = torch.as_tensor(theta)
             vertices, keypoints = (value.numpy() for value in self._pose(x, None))
             R, t = (value.numpy() for value in self._placement(x))
-        u, _, vt = np.linalg.svd(R)
-        pose = Similarity(u @ vt, t)
+        pose = Similarity(nearest_rotation(R), t)
         seen = pose.apply(keypoints)
         if strict and (not np.isfinite(seen).all() or seen[:, 2].min() < 0.01):
             raise HandFitError("The fitted hand is not in front of the camera", change="Check the camera calibration")
