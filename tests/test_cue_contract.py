@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from scipy import ndimage
 
-pytest.importorskip("transformers")
+pytest.importorskip("transformers", reason="the extra 'foundation' is not installed")
 
 import fmh_ros
 from fmh_ros.core.cues.foundation.finders import Found, GroundingDinoFinder, Sam3Finder

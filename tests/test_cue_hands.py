@@ -17,7 +17,7 @@ import torch
 from mano_files import write_mano
 from numpy.typing import NDArray
 
-pytest.importorskip("transformers")
+pytest.importorskip("transformers", reason="the extra 'foundation' is not installed")
 
 from fmh_ros.core.cues.foundation.hands import (
     HandBox,

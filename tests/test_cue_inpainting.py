@@ -17,7 +17,7 @@ import tiny_cues as tiny
 import torch
 from numpy.typing import NDArray
 
-pytest.importorskip("diffusers")
+pytest.importorskip("diffusers", reason="the extra 'foundation' is not installed")
 
 from fmh_ros.core.cues.completion import complete_view
 from fmh_ros.core.cues.foundation.editors import (

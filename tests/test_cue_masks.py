@@ -18,7 +18,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from scipy import ndimage
 
-pytest.importorskip("transformers")
+pytest.importorskip("transformers", reason="the extra 'foundation' is not installed")
 
 from fmh_ros.core.cues.foundation.finders import (
     Found,

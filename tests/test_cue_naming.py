@@ -17,7 +17,7 @@ import pytest
 import tiny_cues as tiny
 import torch
 
-pytest.importorskip("transformers")
+pytest.importorskip("transformers", reason="the extra 'foundation' is not installed")
 
 from fmh_ros.core.cues.foundation.naming import (
     CROP_PIXELS,

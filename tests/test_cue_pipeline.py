@@ -11,7 +11,7 @@ import pytest
 import tiny_cues as tiny
 from numpy.typing import NDArray
 
-pytest.importorskip("diffusers")
+pytest.importorskip("diffusers", reason="the extra 'foundation' is not installed")
 
 import fmh_ros
 from fmh_ros.core.cues.foundation.editors import DiffusersEditor, kontext_arguments

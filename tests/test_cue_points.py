@@ -13,7 +13,7 @@ import tiny_cues as tiny
 import torch
 from numpy.typing import NDArray
 
-pytest.importorskip("transformers")
+pytest.importorskip("transformers", reason="the extra 'foundation' is not installed")
 
 from fmh_ros.core.cues.anchoring import anchor_on_depth, anchor_on_hand
 from fmh_ros.core.cues.foundation.loading import HALF, Placement, to_tensor

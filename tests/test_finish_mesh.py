@@ -38,7 +38,7 @@ class Solid:
         return torch.as_tensor(np.clip(self._distance(points), -0.1, 0.1), dtype=torch.float32)
 
     def query(self, points: torch.Tensor) -> torch.Tensor:
-        raise NotImplementedError("meshing reads the grid")
+        raise AssertionError("meshing reads the grid, and must not ask for single points")
 
 
 def box(points: np.ndarray, half: tuple[float, float, float] = (0.7, 0.4, 0.25)) -> np.ndarray:

@@ -54,7 +54,7 @@ class Substitution:
     """Something that becomes a text."""
 
     def perform(self, context: LaunchContext) -> str:
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} does not say which text it becomes")
 
 
 def text_of(context: LaunchContext, value: Any) -> str:
@@ -142,7 +142,7 @@ class Action:
             self.execute(context)
 
     def execute(self, context: LaunchContext) -> None:
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} does not say what it does")
 
 
 class LaunchDescription:
