@@ -10,7 +10,7 @@ from pathlib import Path
 
 from fmh_ros.core.errors import DownloadError, LicenceError, ModelFileError, ModelMissingError, UsageError
 from fmh_ros.core.reconstruction.profile import PROFILES, load_profile
-from fmh_ros.models.catalogue import Licence, Model, catalogue, find_model
+from fmh_ros.models.catalogue import Licence, Model, catalogue, find_model, licences_of
 from fmh_ros.models.consent import Ask, accepted, consent
 from fmh_ros.models.pull import Source, pull, verify
 from fmh_ros.models.store import ModelStore
@@ -82,7 +82,7 @@ def _pull(arguments: argparse.Namespace, store: ModelStore) -> int:
         print("Nothing to fetch: all of it ships with the package.")
         return 0
     known = accepted(store)
-    for licence in {each.id: each for model in models for each in model.licences}.values():
+    for licence in licences_of(models):
         if licence.id not in known:
             print(licence.described(), file=sys.stderr)
     consent(models, store, _ask(accept=arguments.accept))
@@ -123,7 +123,7 @@ def _path(arguments: argparse.Namespace, store: ModelStore) -> int:
 
 def _remove(arguments: argparse.Namespace, store: ModelStore) -> int:
     for model in models_of(arguments.what):
-        if store.manifest(model.id) is None and not store.root(model.id).exists():
+        if not store.has_any(model.id):
             print(f"{model.id}  is not there")
             continue
         print(f"{model.id}  removed, {store.remove(model.id) / 1e9:.2f} GB freed")

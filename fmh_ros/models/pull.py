@@ -80,8 +80,7 @@ def verify(model: Model, store: ModelStore) -> tuple[str, ...]:
     """
     manifest = store.manifest(model.id)
     if manifest is None:
-        store.path(model.id)
-        raise AssertionError
+        raise store.missing(model.id)
     changed = manifest.changed()
     if changed != manifest.damaged:
         store.record(replace(manifest, damaged=changed))

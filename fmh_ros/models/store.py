@@ -94,12 +94,16 @@ class ModelStore:
         """The same. Raises ModelMissingError."""
         found = self.find(model)
         if found is None:
-            raise ModelMissingError(
-                f"The model {model} is not in {self.folder}",
-                expected="its files, complete",
-                change=f"Run: fmh models pull {model}",
-            )
+            raise self.missing(model)
         return found
+
+    def missing(self, model: str) -> ModelMissingError:
+        """The error that says that a model is not there, and how to get it."""
+        return ModelMissingError(
+            f"The model {model} is not in {self.folder}",
+            expected="its files, complete",
+            change=f"Run: fmh models pull {model}",
+        )
 
     def size(self, model: str) -> int:
         """Bytes of a model's files, 0 when it is not there."""
@@ -133,6 +137,10 @@ class ModelStore:
         data = asdict(manifest)
         data["root"] = "" if manifest.root == self.root(manifest.model) else str(manifest.root)
         write_json(self._manifest_path(manifest.model), data)
+
+    def has_any(self, model: str) -> bool:
+        """Whether something of a model is there, be it incomplete or damaged."""
+        return self._manifest_path(model).exists() or self.root(model).exists()
 
     def remove(self, model: str) -> int:
         """Remove a model and return how many bytes that freed; a user's own files stay where they are."""
