@@ -5,6 +5,15 @@ from __future__ import annotations
 
 import argparse
 
+Commands = argparse._SubParsersAction  # the only name that argparse has for what add_subparsers returns
+
+
+def add_verbosity(command: argparse.ArgumentParser, quiet: str = "print nothing but errors") -> None:
+    """Add how much is said. quiet : what --quiet does, "" for a command without it."""
+    if quiet:
+        command.add_argument("--quiet", action="store_true", help=quiet)
+    command.add_argument("--verbose", action="store_true", help="print the traceback of an error")
+
 
 def add_profile(command: argparse.ArgumentParser) -> None:
     """Add which models to use."""

@@ -5,9 +5,7 @@ from __future__ import annotations
 
 import argparse
 
-from fmh_ros.cli.arguments import add_profile, add_prompt
-
-Commands = argparse._SubParsersAction  # the only name that argparse has for what add_subparsers returns
+from fmh_ros.cli.arguments import Commands, add_profile, add_prompt, add_verbosity
 
 
 def add_bag_commands(commands: Commands[argparse.ArgumentParser]) -> None:
@@ -22,7 +20,8 @@ def _add_bag(commands: Commands[argparse.ArgumentParser]) -> None:
     parts = bag.add_subparsers(title="commands", required=True, metavar="COMMAND")
     info = parts.add_parser("info", help="say what is in a bag, and what of it can be reconstructed from")
     info.add_argument("bag", help="a bag's folder, .mcap or .db3 file; one that is cut off is read up to the cut")
-    _add_verbose(info, _info)
+    add_verbosity(info, quiet="")
+    info.set_defaults(run=_info)
     _add_bag_reconstruct(parts)
 
 
@@ -57,8 +56,8 @@ def _add_bag_reconstruct(parts: Commands[argparse.ArgumentParser]) -> None:
     command.add_argument("--no-guidance", action="store_true", help="only generate and register, quick and less exact")
     command.add_argument("--frame-prefix", default="", metavar="TEXT", help="goes before the names of frames in TF")
     command.add_argument("--node", metavar="NAME", help="name the new topics after it (default: /reconstruction_node)")
-    command.add_argument("--quiet", action="store_true", help="print nothing but errors")
-    _add_verbose(command, _bag_reconstruct)
+    add_verbosity(command)
+    command.set_defaults(run=_bag_reconstruct)
 
 
 def _add_record(commands: Commands[argparse.ArgumentParser]) -> None:
@@ -82,8 +81,8 @@ def _add_record(commands: Commands[argparse.ArgumentParser]) -> None:
         metavar="S",
         help="with --duration: fail when no message has come after so many seconds (default: 30)",
     )
-    command.add_argument("--quiet", action="store_true", help="print nothing but errors")
-    _add_verbose(command, _record)
+    add_verbosity(command)
+    command.set_defaults(run=_record)
 
 
 def _add_view(commands: Commands[argparse.ArgumentParser]) -> None:
@@ -98,12 +97,8 @@ def _add_view(commands: Commands[argparse.ArgumentParser]) -> None:
     command.add_argument("--save", metavar="FILE", help="write a picture instead; needs no display and no browser")
     command.add_argument("--host", default="127.0.0.1", help="address to serve at (default: 127.0.0.1, this machine)")
     command.add_argument("--port", type=int, default=8080, help="port to serve at, the next free one (default: 8080)")
-    _add_verbose(command, _view)
-
-
-def _add_verbose(command: argparse.ArgumentParser, run: object) -> None:
-    command.add_argument("--verbose", action="store_true", help="print the traceback of an error")
-    command.set_defaults(run=run)
+    add_verbosity(command, quiet="")
+    command.set_defaults(run=_view)
 
 
 def _info(arguments: argparse.Namespace) -> int:

@@ -18,13 +18,11 @@ from fmh_ros.bags.plan import Plan, Selection
 from fmh_ros.bags.reading import BagReader
 from fmh_ros.bags.reconstruct import NODE, BagReport, ImageReport, JobSettings, reconstruct_bag, with_node
 from fmh_ros.bags.writing import BagWriter
+from fmh_ros.cli.profile import chosen_preset, chosen_profile
 from fmh_ros.cli.progress_bar import ProgressBar
 from fmh_ros.core.errors import PromptError, UsageError
 from fmh_ros.core.frame.image import read_mask
 from fmh_ros.core.frame.prompts import parse_box, parse_point
-from fmh_ros.core.guidance.config import preset
-from fmh_ros.core.reconstruction.installed import check_installed
-from fmh_ros.core.reconstruction.profile import check_readable, load_profile, profile_text
 
 EXIT_INTERRUPTED = 130
 
@@ -104,15 +102,11 @@ def _settings(arguments: argparse.Namespace) -> JobSettings:
     """Check what can be checked before anything is read."""
     if arguments.samples < 1:
         raise UsageError(f"--samples is {arguments.samples}", expected="1 or more", change="Leave it out for 1")
-    profile = load_profile(profile_text(arguments.profile, arguments.stage))
-    check_readable(profile, arguments.object_name)
-    check_installed(profile)
-    chosen = arguments.preset or profile.preset
-    preset(chosen)
+    profile = chosen_profile(arguments, arguments.object_name)
     settings = JobSettings(
         side=arguments.hand,
         profile=profile.text,
-        preset=chosen,
+        preset=chosen_preset(arguments, profile),
         seed=arguments.seed,
         samples=arguments.samples,
         guidance=not arguments.no_guidance,

@@ -6,9 +6,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from fmh_ros.cli.arguments import add_profile
-
-Commands = argparse._SubParsersAction  # the only name that argparse has for what add_subparsers returns
+from fmh_ros.cli.arguments import Commands, add_profile, add_verbosity
 
 
 def add_bench_commands(commands: Commands[argparse.ArgumentParser]) -> None:
@@ -39,8 +37,7 @@ def _add_make(parts: Commands[argparse.ArgumentParser]) -> None:
     make.add_argument("--seed", type=int, default=0, help="of the whole benchmark; results compare at 0 (default: 0)")
     make.add_argument("--photos", type=Path, metavar="DIR", help="background pictures (default: procedural ones)")
     make.add_argument("--sheet", type=Path, metavar="FILE", help="draw all scenes with their masks on one picture")
-    make.add_argument("--quiet", action="store_true", help="print nothing but errors")
-    make.add_argument("--verbose", action="store_true", help="print the traceback of an error")
+    add_verbosity(make)
     make.set_defaults(run=_make)
 
 
@@ -78,8 +75,7 @@ def _add_run(parts: Commands[argparse.ArgumentParser]) -> None:
     )
     run.add_argument("--retry", action="store_true", help="run again what failed before")
     add_profile(run)
-    run.add_argument("--quiet", action="store_true", help="print nothing but errors")
-    run.add_argument("--verbose", action="store_true", help="print the traceback of an error")
+    add_verbosity(run)
     run.set_defaults(run=_run)
 
 
@@ -94,8 +90,7 @@ def _add_tables(parts: Commands[argparse.ArgumentParser]) -> None:
     tables.add_argument("--cues", metavar="CUES", help="cues of the ablations (default: those with most variants)")
     _add_data(tables, "; with these the contact sheet is drawn too")
     tables.add_argument("--quick", action="store_true", help="draw only the scenes of the quick test")
-    tables.add_argument("--quiet", action="store_true", help="print nothing but errors")
-    tables.add_argument("--verbose", action="store_true", help="print the traceback of an error")
+    add_verbosity(tables)
     tables.set_defaults(run=_tables)
 
 
@@ -111,8 +106,7 @@ def _add_truths(parts: Commands[argparse.ArgumentParser]) -> None:
     truths.add_argument("out", type=Path, help="folder of the truths")
     _add_data(truths)
     truths.add_argument("--quick", action="store_true", help="only the 24 scenes of the quick test, or the first 24")
-    truths.add_argument("--quiet", action="store_true", help="print nothing but errors")
-    truths.add_argument("--verbose", action="store_true", help="print the traceback of an error")
+    add_verbosity(truths)
     truths.set_defaults(run=_truths)
 
 

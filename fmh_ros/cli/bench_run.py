@@ -10,9 +10,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from fmh_ros.benchmark.types import CueChoice, parse_cues
+from fmh_ros.cli.profile import chosen_profile
 from fmh_ros.core.errors import FmhError, OutputError, UsageError
-from fmh_ros.core.reconstruction.installed import check_installed
-from fmh_ros.core.reconstruction.profile import load_profile, profile_text
 
 if TYPE_CHECKING:
     from fmh_ros.benchmark.run import SceneSource
@@ -32,8 +31,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     if arguments.seeds < 1 or arguments.jobs < 1:
         raise UsageError(f"--seeds is {arguments.seeds} and --jobs is {arguments.jobs}", expected="1 or more of each")
-    profile = load_profile(profile_text(arguments.profile, arguments.stage))
-    check_installed(profile)
+    profile = chosen_profile(arguments)
     plan = Plan(
         out=arguments.out,
         variants=variants(arguments.variants),

@@ -5,8 +5,10 @@ from __future__ import annotations
 
 import argparse
 
+from fmh_ros.cli.arguments import Commands, add_verbosity
 
-def add_eval_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+
+def add_eval_command(commands: Commands[argparse.ArgumentParser]) -> None:
     """Add the command that compares predictions with truths."""
     command = commands.add_parser(
         "eval",
@@ -24,8 +26,7 @@ def add_eval_command(commands: argparse._SubParsersAction[argparse.ArgumentParse
     )
     command.add_argument("--json", metavar="OUT", help="also write everything to this file")
     command.add_argument("--no-object-aligned", action="store_true", help="leave out object pose and alignment, faster")
-    command.add_argument("--quiet", action="store_true", help="print only the table")
-    command.add_argument("--verbose", action="store_true", help="print the traceback of an error")
+    add_verbosity(command, quiet="print only the table")
     command.set_defaults(run=_run)
 
 

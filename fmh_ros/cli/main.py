@@ -13,7 +13,7 @@ from types import FrameType
 from typing import NoReturn
 
 import fmh_ros
-from fmh_ros.cli.arguments import add_profile, add_prompt
+from fmh_ros.cli.arguments import Commands, add_profile, add_prompt, add_verbosity
 from fmh_ros.cli.bag_commands import add_bag_commands
 from fmh_ros.cli.bench import add_bench_commands
 from fmh_ros.cli.eval_command import add_eval_command
@@ -79,7 +79,7 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _add_reconstruct(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def _add_reconstruct(commands: Commands[argparse.ArgumentParser]) -> None:
     command = commands.add_parser(
         "reconstruct",
         help="turn one image into meshes, poses and contacts",
@@ -104,18 +104,18 @@ def _add_reconstruct(commands: argparse._SubParsersAction[argparse.ArgumentParse
     talk = command.add_mutually_exclusive_group()
     talk.add_argument("--progress", action="store_true", help="show the progress bar even without a terminal")
     talk.add_argument("--quiet", action="store_true", help="print nothing but errors")
-    command.add_argument("--verbose", action="store_true", help="print the traceback of an error")
+    add_verbosity(command, quiet="")
     command.set_defaults(run=_reconstruct)
 
 
-def _add_doctor(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def _add_doctor(commands: Commands[argparse.ArgumentParser]) -> None:
     command = commands.add_parser(
         "doctor",
         help="say what is installed, what is missing and what to do about it",
         description="Checks libraries, weights, processor and graphics card, and ends with one command to run next.",
     )
     add_profile(command)
-    command.add_argument("--verbose", action="store_true", help="print the traceback of an error")
+    add_verbosity(command, quiet="")
     command.set_defaults(run=_doctor)
 
 

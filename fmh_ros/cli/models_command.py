@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import argparse
 
-Commands = argparse._SubParsersAction  # the only name that argparse has for what add_subparsers returns
+from fmh_ros.cli.arguments import Commands, add_verbosity
+
 WHAT = "profile, with changes after commas, or model"
 
 
@@ -42,7 +43,7 @@ def add_models_command(commands: Commands[argparse.ArgumentParser]) -> None:
 def _add(parts: Commands[argparse.ArgumentParser], name: str, text: str) -> argparse.ArgumentParser:
     part = parts.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
     part.add_argument("--folder", metavar="DIR", help="of the models (default: $FMH_MODELS, or the user's cache)")
-    part.add_argument("--verbose", action="store_true", help="print the traceback of an error")
+    add_verbosity(part, quiet="")
     part.set_defaults(run=_run, act=name)
     return part
 

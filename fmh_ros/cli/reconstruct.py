@@ -7,13 +7,12 @@ import argparse
 import sys
 from pathlib import Path
 
+from fmh_ros.cli.profile import chosen_preset, chosen_profile
 from fmh_ros.cli.progress_bar import ProgressBar
 from fmh_ros.core.errors import UsageError
 from fmh_ros.core.export.write import check_output, write_result
 from fmh_ros.core.frame.load import load_frame
 from fmh_ros.core.frame.prompts import load_prompt
-from fmh_ros.core.reconstruction.installed import check_installed
-from fmh_ros.core.reconstruction.profile import check_readable, load_profile, profile_text
 from fmh_ros.core.reconstruction.types import WEAK_SCORE, Reconstruction
 
 
@@ -26,16 +25,12 @@ def run(arguments: argparse.Namespace) -> int:
     prompt = load_prompt(
         frame, arguments.object_box, arguments.object_point, arguments.object_mask, arguments.object_name
     )
-    profile = load_profile(profile_text(arguments.profile, arguments.stage))
-    check_readable(profile, prompt.text)
-    check_installed(profile)
+    profile = chosen_profile(arguments, prompt.text)
+    preset = chosen_preset(arguments, profile)
     # Imported only now: torch takes seconds to load, and a wrong path should be told at once.
-    from fmh_ros.core.guidance.config import preset
     from fmh_ros.core.reconstruction.reconstructor import Reconstructor
 
-    chosen = arguments.preset or profile.preset
-    preset(chosen)
-    reconstructor = Reconstructor(profile=profile.text, preset=chosen)
+    reconstructor = Reconstructor(profile=profile.text, preset=preset)
     shown = not arguments.quiet and (arguments.progress or sys.stderr.isatty())
     with ProgressBar(enabled=shown) as bar:
         bar.stage("load")

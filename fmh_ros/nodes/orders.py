@@ -12,7 +12,7 @@ from sensor_msgs.msg import Image
 
 from fmh_ros.core.errors import EncodingError, ProfileError, UsageError
 from fmh_ros.core.guidance.config import PRESETS
-from fmh_ros.core.reconstruction.profile import check_profile
+from fmh_ros.core.reconstruction.profile import load_profile
 from fmh_ros.messages.basics import from_time
 from fmh_ros.messages.inputs import MessageSet
 
@@ -92,7 +92,7 @@ def read_goal(goal: Any, *, profile: str, preset: str, time_budget_s: float) -> 
 def check_profile_and_preset(profile: str, preset: str) -> None:
     """Raise ProfileError or UsageError for names that do not exist."""
     try:
-        check_profile(profile)
+        load_profile(profile)
     except ProfileError as error:
         raise ProfileError(error.seen, expected=error.expected, change="Correct the goal or the parameter") from error
     if preset not in PRESETS:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from fmh_ros.core.errors import ProfileError
 from fmh_ros.core.guidance.config import PRESETS
-from fmh_ros.core.reconstruction.profile import PROFILES, check_profile
+from fmh_ros.core.reconstruction.profile import PROFILES, load_profile
 
 if TYPE_CHECKING:
     from rcl_interfaces.msg import ParameterDescriptor
@@ -85,7 +85,7 @@ class Parameter:
 
 def _profile_problem(text: str) -> str:
     try:
-        check_profile(text)
+        load_profile(text)
     except ProfileError as error:
         return f"profile is {text!r}: {error}"
     return ""

@@ -122,8 +122,13 @@ def profile_text(profile: str, stages: Iterable[str] = ()) -> str:
     return ",".join([profile, *(change.strip() for change in stages if change.strip())])
 
 
-def load_profile(text: str) -> Profile:
-    """Read and check a profile by its text. Raises ProfileError, which says what to change."""
+def load_profile(text: str | Profile) -> Profile:
+    """Read and check a profile by its text; one that was read already is returned as it is.
+
+    Raises ProfileError, which says what to change.
+    """
+    if isinstance(text, Profile):
+        return text
     base, *changes = (part.strip() for part in text.split(","))
     path = Path(base).expanduser()
     if base in PROFILES:
@@ -150,16 +155,11 @@ def _read(text: str, path: Path, _changed_ns: int) -> Profile:
     return _parse(yaml.safe_load(path.read_text(encoding="utf-8")), text)
 
 
-def check_profile(text: str) -> None:
-    """Raise ProfileError for what is not a profile."""
-    load_profile(text)
-
-
 def check_readable(profile: str | Profile, object_name: str) -> None:
     """Raise UnsupportedPromptError when the object is named and the profile cannot use that."""
     if not object_name.strip():
         return
-    chosen = load_profile(profile) if isinstance(profile, str) else profile
+    chosen = load_profile(profile)
     if not chosen.reads_text:
         raise UnsupportedPromptError(
             f"The object is named ({object_name.strip()[:40]!r}), and the profile {chosen.text} cannot read",
@@ -174,11 +174,11 @@ def load_stages(profile: str | Profile, cache: ModelCache | None = None) -> Stag
     Raises ProfileError, ModelMissingError, ModelFileError and RemoteModelError, the first two before anything is
     loaded.
     """
-    chosen = load_profile(profile) if isinstance(profile, str) else profile
-    # Imported here: it needs torch.
-    from fmh_ros.core.reconstruction.installed import check_installed
+    chosen = load_profile(profile)
+    from fmh_ros.core.reconstruction.installed import check_installed  # which imports this module
 
     check_installed(chosen)
+    # Imported last: it needs torch.
     from fmh_ros.core.reconstruction.loading import ModelCache
 
     return (ModelCache() if cache is None else cache).load(chosen)

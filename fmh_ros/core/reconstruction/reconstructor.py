@@ -121,7 +121,7 @@ class Reconstructor:
         Raises:
             FmhError: one of its typed children; nothing is left half done.
         """
-        wanted = load_profile(self._wanted) if isinstance(self._wanted, str) else self._wanted
+        wanted = load_profile(self._wanted)
         if prompt is not None and not self._given:
             check_readable(wanted, prompt.text)
         preset = self.preset or wanted.preset
