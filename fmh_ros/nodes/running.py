@@ -3,9 +3,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import signal
 import threading
+import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
 
 #: Goals that may occupy a thread each (the longest queue and the running one), and threads for everything else.
 THREADS = 9 + 5
+#: Seconds between two looks for the end.
+LOOK_S = 0.05
 LOG = logging.getLogger(__name__)
 
 
@@ -30,9 +34,10 @@ def run(make_node: Callable[[], ReconstructionNode], args: Sequence[str] | None 
     use_large_shared_memory()
     # With rclpy's own handlers a signal ends all communication at once, and no client learns what became of its goal.
     rclpy.init(args=list(args) if args is not None else None, signal_handler_options=SignalHandlerOptions.NO)
-    ended = threading.Event()
+    # No event: the handler interrupts the main thread, also while that holds the lock of an event it waits for.
+    signals: list[int] = []
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: ended.set())
+        signal.signal(number, lambda number, _: signals.append(number))
     node = make_node()
     handler = _ToRos(node)
     log = logging.getLogger("fmh_ros")
@@ -40,12 +45,13 @@ def run(make_node: Callable[[], ReconstructionNode], args: Sequence[str] | None 
     log.setLevel(logging.INFO)
     executor = MultiThreadedExecutor(THREADS)
     executor.add_node(node)
-    spinner = threading.Thread(target=_spin, args=(executor, ended), name="fmh-executor", daemon=True)
+    spinner = threading.Thread(target=_spin, args=(executor,), name="fmh-executor", daemon=True)
     spinner.start()
     try:
         if node.get_parameter("autostart").value:
             node.start()
-        ended.wait()
+        while not signals and spinner.is_alive():
+            time.sleep(LOOK_S)
         node.end()
     finally:
         log.removeHandler(handler)
@@ -56,21 +62,18 @@ def run(make_node: Callable[[], ReconstructionNode], args: Sequence[str] | None 
     return 0
 
 
-def _spin(executor: Executor, ended: threading.Event) -> None:
+def _spin(executor: Executor) -> None:
     """Spin until the context or the executor is shut down. An entity that is destroyed while the executor collects
     them makes rclpy raise; it is then gone the next time."""
     try:
-        while not ended.is_set():
-            try:
+        while True:
+            with contextlib.suppress(InvalidHandle):
                 executor.spin()
-            except InvalidHandle:
-                continue
+                return
     except (ExternalShutdownException, ShutdownException):
         pass
     except Exception:
         LOG.exception("The executor failed")
-    finally:
-        ended.set()
 
 
 class _ToRos(logging.Handler):

@@ -277,6 +277,16 @@ def test_ending_the_process_during_a_job_leaves_nothing_behind(number: signal.Si
         assert "Traceback" not in world.log()
 
 
+def test_a_process_told_to_end_over_and_over_ends_once() -> None:
+    with world_with_node() as world:
+        (process,) = world.processes
+        for _ in range(500):  # a signal may come at any instruction, that of the handler included
+            process.send_signal(signal.SIGINT)
+            process.send_signal(signal.SIGTERM)
+        assert process.wait(20) == 0, world.log()
+        assert "Traceback" not in world.log()
+
+
 def is_running(pid: int) -> bool:
     from pathlib import Path
 
