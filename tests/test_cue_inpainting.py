@@ -29,13 +29,13 @@ from fmh_ros.core.cues.foundation.editors import (
     tell_pictures,
 )
 from fmh_ros.core.cues.foundation.inpainting import PaintingCompleter, make_klein
-from fmh_ros.core.cues.foundation.loading import Placement
 from fmh_ros.core.cues.foundation.qwen_inputs import QwenInputs
 from fmh_ros.core.cues.types import HandObservation, ObjectView, SceneMasks
 from fmh_ros.core.errors import ModelFileError, ModelMissingError, ProfileError
 from fmh_ros.core.frame.camera import CameraModel
 from fmh_ros.core.frame.frame import Frame
 from fmh_ros.core.hand.types import HandMesh
+from fmh_ros.core.pretrained import Placement
 from fmh_ros.core.transforms import Similarity
 
 CAMERA = CameraModel(640, 480, np.array([[580.0, 0, 300.0], [0, 580.0, 260.0], [0, 0, 1.0]]))

@@ -27,7 +27,6 @@ from fmh_ros.core.cues.foundation.finders import (
     caption,
     to_pixel_boxes,
 )
-from fmh_ros.core.cues.foundation.loading import IMAGENET, Placement, size_for, to_tensor
 from fmh_ros.core.cues.foundation.masks import PromptedSegmenter, make_sam2, make_sam3
 from fmh_ros.core.cues.foundation.promptable import MaskCandidates, MaskPrompt, SamNetwork
 from fmh_ros.core.cues.types import HandObservation, SceneMasks
@@ -39,6 +38,7 @@ from fmh_ros.core.errors import (
     ProfileError,
 )
 from fmh_ros.core.frame.frame import Frame, ObjectPrompt
+from fmh_ros.core.pretrained import IMAGENET, Placement, size_for, to_tensor
 
 CPU = Placement()
 BOX = (94.0, 49.0, 151.0, 136.0)

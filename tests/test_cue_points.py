@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 pytest.importorskip("transformers", reason="the extra 'foundation' is not installed")
 
 from fmh_ros.core.cues.anchoring import anchor_on_depth, anchor_on_hand
-from fmh_ros.core.cues.foundation.loading import HALF, Placement, to_tensor
 from fmh_ros.core.cues.foundation.points import (
     DepthAnythingNetwork,
     DepthNetwork,
@@ -35,6 +34,7 @@ from fmh_ros.core.frame.camera import CameraModel
 from fmh_ros.core.frame.frame import Frame
 from fmh_ros.core.hand.rig import load_generic_rig
 from fmh_ros.core.hand.types import HandMesh
+from fmh_ros.core.pretrained import HALF, Placement, to_tensor
 from fmh_ros.core.transforms import Similarity
 
 #: A slanted plane, normal . point = distance, in the camera's axes: no two pixels and no two axes are alike in it.

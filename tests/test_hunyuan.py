@@ -392,12 +392,35 @@ def test_files_that_do_not_fit_are_told_apart(tmp_path: Path) -> None:
         make_hunyuan({MODEL_IDS["2.0"]: folder}, {}, "cpu")
     with pytest.raises(ModelMissingError, match=r"hunyuan3d-dit-v2-0/config\.yaml"):
         make_hunyuan({MODEL_IDS["2.0"]: tmp_path}, {}, "cpu")
-    with pytest.raises(ModelMissingError, match="no folder"):
+    with pytest.raises(ModelMissingError, match=r"hunyuan3d-2\.0 is not installed"):
         make_hunyuan({}, {}, "cpu")
     with pytest.raises(UsageError, match="no option colour"):
         make_hunyuan({}, {"colour": 1}, "cpu")
     with pytest.raises(UsageError, match="mini-turbo"):
         HunyuanShapeModel.load(folder, HunyuanOptions(variant="3"))
+
+
+@pytest.mark.parametrize("options", [{"dtype": "half"}, {"guidance_schedule": "decay"}])
+def test_an_option_with_a_value_that_does_not_exist_is_refused_and_not_taken_for_the_default(
+    options: dict[str, str],
+) -> None:
+    with pytest.raises(UsageError, match="|".join(options.values())):
+        make_hunyuan({}, options, "cpu")
+
+
+def test_a_pickle_may_hold_other_things_beside_weights_but_must_hold_weights(tmp_path: Path) -> None:
+    networks, folder = random_networks(), tmp_path / FOLDERS["2.0"]
+    folder.mkdir()
+    (folder / "config.yaml").write_text(yaml.safe_dump(tiny_config()))
+    parts = {"model": networks.denoiser.state_dict(), "vae": networks.vae.state_dict()}
+    encoder = {f"main_image_encoder.model.{k}": v for k, v in networks.image_encoder.state_dict().items()}
+    torch.save({"epoch": 7, "hyper": {"rate": 1.0}, **parts, "conditioner": encoder}, folder / "model.ckpt")
+    loaded = HunyuanShapeModel.load(tmp_path, HunyuanOptions())
+    expected = HunyuanShapeModel(networks).to("cpu")
+    assert torch.equal(*(model.decode(LATENT).values(POINTS) for model in (loaded, expected)))
+    torch.save([torch.zeros(3)], folder / "model.ckpt")
+    with pytest.raises(ModelFileError, match="cannot be read"):
+        HunyuanShapeModel.load(tmp_path, HunyuanOptions())
 
 
 @pytest.fixture

@@ -32,6 +32,7 @@ from fmh_ros.core.fields.render import RenderSettings, camera_rays, render
 from fmh_ros.core.flow.sampler import clean_estimate, euler_step, initial_noise
 from fmh_ros.core.flow.triposg.decoder import BOUNDS, TripoSGDecoder
 from fmh_ros.core.flow.triposg.model import (
+    CONFIGS,
     MODEL_ID,
     WEIGHTS,
     TripoSGCondition,
@@ -166,6 +167,9 @@ def test_missing_and_wrong_files_are_named(tmp_path: Path) -> None:
         make_triposg({MODEL_ID: tmp_path}, {}, "cpu")
     path.write_bytes(b"no weights")
     with pytest.raises(ModelFileError, match="cannot be read"):
+        make_triposg({MODEL_ID: tmp_path}, {}, "cpu")
+    (tmp_path / CONFIGS["scheduler"]).write_text("[1, 2]")
+    with pytest.raises(ModelFileError, match=r"scheduler_config\.json is not a mapping"):
         make_triposg({MODEL_ID: tmp_path}, {}, "cpu")
 
 

@@ -21,9 +21,9 @@ from numpy.typing import NDArray
 from PIL import Image
 from safetensors import SafetensorError
 
-from fmh_ros.core.cues.foundation.loading import Placement, library_class, load_helper, local_path, placement
 from fmh_ros.core.cues.foundation.qwen_inputs import QwenInputs
 from fmh_ros.core.errors import ModelFileError, ModelMissingError, ProfileError
+from fmh_ros.core.pretrained import Placement, library_class, load_helper, local_path, placement
 
 #: Side of the picture that the editors were trained on, pixels.
 SIDE = 1024

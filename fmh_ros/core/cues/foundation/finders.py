@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from fmh_ros.core.cues.foundation.loading import (
+from fmh_ros.core.pretrained import (
     HALF,
     IMAGENET,
     Placement,

@@ -21,7 +21,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from fmh_ros.core.cues.foundation.loading import (
+from fmh_ros.core.cues.mask_predictor import Square, cut
+from fmh_ros.core.cues.types import HandDetector, HandObservation
+from fmh_ros.core.errors import HandFitError, ModelFileError, ModelMissingError
+from fmh_ros.core.frame.camera import CameraModel
+from fmh_ros.core.frame.frame import Frame, Side
+from fmh_ros.core.hand.mano import load_mano_rig
+from fmh_ros.core.hand.rig import HandRig, hand_axes
+from fmh_ros.core.hand.types import HandMesh
+from fmh_ros.core.pretrained import (
     IMAGENET,
     library_class,
     load_helper,
@@ -31,14 +39,6 @@ from fmh_ros.core.cues.foundation.loading import (
     to_tensor,
     where_is,
 )
-from fmh_ros.core.cues.mask_predictor import Square, cut
-from fmh_ros.core.cues.types import HandDetector, HandObservation
-from fmh_ros.core.errors import HandFitError, ModelFileError, ModelMissingError
-from fmh_ros.core.frame.camera import CameraModel
-from fmh_ros.core.frame.frame import Frame, Side
-from fmh_ros.core.hand.mano import load_mano_rig
-from fmh_ros.core.hand.rig import HandRig, hand_axes
-from fmh_ros.core.hand.types import HandMesh
 from fmh_ros.core.transforms import Similarity
 
 FloatArray = NDArray[np.float64]

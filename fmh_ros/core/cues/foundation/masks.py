@@ -28,7 +28,6 @@ from fmh_ros.core.cues.foundation.finders import (
     GroundingDinoFinder,
     Sam3Finder,
 )
-from fmh_ros.core.cues.foundation.loading import local_path, placement
 from fmh_ros.core.cues.foundation.promptable import MaskPrompt, PromptableNetwork, SamNetwork
 from fmh_ros.core.cues.mask_inputs import hand_size_px
 from fmh_ros.core.cues.mask_predictor import Square, apply, cut, invert
@@ -36,6 +35,7 @@ from fmh_ros.core.cues.segmenter import check_object, inside_box, object_warning
 from fmh_ros.core.cues.types import HandObservation, ObjectNamer, SceneMasks, Segmenter
 from fmh_ros.core.errors import NoObjectError
 from fmh_ros.core.frame.frame import Frame, ObjectPrompt
+from fmh_ros.core.pretrained import local_path, placement
 
 FloatArray = NDArray[np.float64]
 Mask = NDArray[np.bool_]

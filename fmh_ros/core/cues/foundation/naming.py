@@ -25,13 +25,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from fmh_ros.core.cues.foundation.loading import load_helper, load_network, local_path, placement, where_is
 from fmh_ros.core.cues.foundation.qwen_inputs import QwenInputs
 from fmh_ros.core.cues.mask_inputs import hand_size_px
 from fmh_ros.core.cues.mask_predictor import Square, cut
 from fmh_ros.core.cues.types import HandObservation
 from fmh_ros.core.errors import RemoteModelError
 from fmh_ros.core.frame.frame import Frame
+from fmh_ros.core.pretrained import load_helper, load_network, local_path, placement, where_is
 
 #: Side of the crop that is shown over the hand's size, and in pixels.
 CROP_FACTOR, CROP_PIXELS = 5.0, 448

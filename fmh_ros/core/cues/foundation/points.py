@@ -25,7 +25,12 @@ import torch
 from numpy.typing import NDArray
 
 from fmh_ros.core.cues.completion import rotation_to_ray
-from fmh_ros.core.cues.foundation.loading import (
+from fmh_ros.core.cues.point_map import drop_strays, normals_from_depth, remove_flying_pixels
+from fmh_ros.core.cues.types import HandObservation, PointMap, SceneMasks
+from fmh_ros.core.errors import ModelFileError, ModelMissingError
+from fmh_ros.core.frame.camera import CameraModel
+from fmh_ros.core.frame.frame import Frame
+from fmh_ros.core.pretrained import (
     HALF,
     IMAGENET,
     Placement,
@@ -37,11 +42,6 @@ from fmh_ros.core.cues.foundation.loading import (
     to_tensor,
     where_is,
 )
-from fmh_ros.core.cues.point_map import drop_strays, normals_from_depth, remove_flying_pixels
-from fmh_ros.core.cues.types import HandObservation, PointMap, SceneMasks
-from fmh_ros.core.errors import ModelFileError, ModelMissingError
-from fmh_ros.core.frame.camera import CameraModel
-from fmh_ros.core.frame.frame import Frame
 
 FloatArray = NDArray[np.float64]
 Map = NDArray[np.float32]

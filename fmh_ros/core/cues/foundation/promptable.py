@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from fmh_ros.core.cues.foundation.loading import HALF, IMAGENET, Placement, load_network, to_tensor, where_is
+from fmh_ros.core.pretrained import HALF, IMAGENET, Placement, load_network, to_tensor, where_is
 
 FloatArray = NDArray[np.float64]
 Map = NDArray[np.float32]

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from pickle import UnpicklingError
@@ -84,12 +85,14 @@ def read_checkpoint(folder: Path) -> Checkpoint:
 
 
 def _read_pickle(path: Path) -> dict[str, Tensor]:
-    """Flat tensors of a .ckpt, which nests them one mapping deep; nothing but tensors is unpickled."""
+    """Flat tensors of a .ckpt, which nests them one mapping deep; nothing but tensors is unpickled.
+
+    What is not a tensor, such as a trainer's counters, is passed over. Raises ValueError for what is not a mapping.
+    """
     content = torch.load(path, map_location="cpu", weights_only=True)
-    flat: dict[str, Tensor] = {}
+    if not isinstance(content, Mapping):
+        raise ValueError(f"it holds a {type(content).__name__} and not a mapping of weights")
+    flat: dict[str, Any] = {}
     for name, value in content.items():
-        if isinstance(value, Tensor):
-            flat[name] = value
-        else:
-            flat |= {f"{name}.{key}": tensor for key, tensor in value.items()}
-    return flat
+        flat |= {f"{name}.{key}": each for key, each in value.items()} if isinstance(value, Mapping) else {name: value}
+    return {name: value for name, value in flat.items() if isinstance(value, Tensor)}

@@ -26,7 +26,8 @@ from fmh_ros.core.flow.hunyuan.networks import HunyuanNetworks, freeze, make_net
 from fmh_ros.core.flow.hunyuan.picture import encoder_input, prepare_picture
 from fmh_ros.core.flow.vecset.decoder import DecodeSettings
 from fmh_ros.core.flow.vecset.field import VecsetField
-from fmh_ros.core.flow.vecset.loading import model_folder, network_dtype, parse_options
+from fmh_ros.core.flow.vecset.loading import parse_options
+from fmh_ros.core.pretrained import local_path, network_dtype
 from fmh_ros.core.transforms import Similarity
 
 #: Catalogue's id of each variant, and of the publisher's faster autoencoders that may replace a variant's own.
@@ -99,7 +100,7 @@ class HunyuanShapeModel:
     def to(self, device: str | torch.device, dtype: torch.dtype | None = None) -> HunyuanShapeModel:
         """Move the networks; without a dtype it is the options' one."""
         self.device = torch.device(device)
-        self.dtype = dtype or network_dtype(self.options.dtype, self.device)
+        self.dtype = dtype or network_dtype(self.options.dtype, self.device.type)
         freeze(self.networks, self.device, self.dtype)
         if self.options.compile:
             self.networks.denoiser.compile()
@@ -168,9 +169,9 @@ def make_hunyuan(models: Mapping[str, Path], options: Mapping[str, Any], device:
     options : fields of ``HunyuanOptions``. Raises UsageError, ModelMissingError and ModelFileError.
     """
     chosen = parse_options(HunyuanOptions, options, "The Hunyuan3D generator")
-    folder = model_folder(models, MODEL_IDS.get(chosen.variant, chosen.variant))
+    folder = local_path(models, MODEL_IDS.get(chosen.variant, chosen.variant))
     vae = None
     if chosen.fast_vae:
         family = "mini" if chosen.variant.startswith("mini") else "2.0"
-        vae = model_folder(models, VAE_IDS[family])
+        vae = local_path(models, VAE_IDS[family])
     return HunyuanShapeModel.load(folder, chosen, device, vae)

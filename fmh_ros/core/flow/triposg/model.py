@@ -30,12 +30,10 @@ from fmh_ros.core.flow.vecset.field import VecsetField
 from fmh_ros.core.flow.vecset.loading import (
     empty_weights,
     fill,
-    library_missing,
     make_image_encoder,
-    model_folder,
-    network_dtype,
     parse_options,
 )
+from fmh_ros.core.pretrained import library, local_path, network_dtype
 from fmh_ros.core.transforms import Similarity
 
 #: Catalogue's id of the model.
@@ -124,7 +122,7 @@ class TripoSGShapeModel:
     def to(self, device: str | torch.device, dtype: torch.dtype | None = None) -> TripoSGShapeModel:
         """Move the networks; without a dtype it is the options' one."""
         self.device = torch.device(device)
-        self.dtype = dtype or network_dtype(self.options.dtype, self.device)
+        self.dtype = dtype or network_dtype(self.options.dtype, self.device.type)
         for module in (self.networks.denoiser, self.networks.vae, self.networks.image_encoder):
             module.requires_grad_(False).eval().to(self.device, self.dtype)
         if self.options.compile:
@@ -169,10 +167,9 @@ def make_networks(
 ) -> TripoSGNetworks:
     """Build the networks of the publisher's configs (keys of ``CONFIGS``) with weights (keys of ``WEIGHTS``), or with
     random ones where there are none. Raises ModelMissingError and ModelFileError."""
-    try:
-        from fmh_ros.core.flow.triposg.networks import FlowTransformer, ShapeAutoencoder
-    except ImportError as error:
-        raise library_missing("diffusers", "for the blocks of TripoSG") from error
+    library("diffusers")
+    from fmh_ros.core.flow.triposg.networks import FlowTransformer, ShapeAutoencoder
+
     flow, shape = configs["transformer"], configs["vae"]
     decoding = {k: v for k, v in weights.get("vae", {}).items() if k.partition(".")[0] not in _ENCODER_PARTS}
     try:
@@ -207,7 +204,7 @@ def load_networks(folder: Path) -> TripoSGNetworks:
             change="Run `fmh models pull` with the profile's name",
         )
     try:
-        configs = {name: json.loads((folder / path).read_text()) for name, path in CONFIGS.items()}
+        configs = {name: _read_config(folder, path) for name, path in CONFIGS.items()}
         weights = {name: load_file(folder / path) for name, path in WEIGHTS.items()}
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise ModelFileError(
@@ -218,10 +215,18 @@ def load_networks(folder: Path) -> TripoSGNetworks:
     return make_networks(configs, weights)
 
 
+def _read_config(folder: Path, path: str) -> dict[str, Any]:
+    """Content of a JSON file. Raises OSError and ValueError."""
+    content = json.loads((folder / path).read_text())
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} is not a mapping")
+    return content
+
+
 def make_triposg(models: Mapping[str, Path], options: Mapping[str, Any], device: str) -> TripoSGShapeModel:
     """Load the generator of a profile; needs the model "triposg".
 
     options : fields of ``TripoSGOptions``. Raises UsageError, ModelMissingError and ModelFileError.
     """
     chosen = parse_options(TripoSGOptions, options, "The TripoSG generator")
-    return TripoSGShapeModel.load(model_folder(models, MODEL_ID), chosen, device)
+    return TripoSGShapeModel.load(local_path(models, MODEL_ID), chosen, device)

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What all back ends on published models share: where weights lie, how they are loaded, how images become tensors."""
+"""What back ends on published models share, cues and generators: where weights lie, how they are loaded, with which
+types, and how images become tensors. Optional libraries are imported when something is loaded, never before."""
 
 from __future__ import annotations
 
@@ -36,15 +37,19 @@ class Placement:
     dtype: torch.dtype = torch.float32
 
 
-def placement(options: Mapping[str, Any], device: str) -> Placement:
-    """Read option ``dtype``: "float32" (by default), "float16", "bfloat16", or "auto", which is bfloat16 on a graphics
-    card and float32 on a processor. Raises ProfileError."""
-    name = str(options.get("dtype", "float32"))
+def network_dtype(name: str, device: str) -> torch.dtype:
+    """The type of an option: "float32", "float16", "bfloat16", or "auto", which is bfloat16 on a graphics card and
+    float32 on a processor. Raises ProfileError."""
     if name == "auto":
         name = "float32" if device == "cpu" else "bfloat16"
     if name not in _DTYPES:
-        raise ProfileError(f"There is no dtype {name!r}", expected="one of " + ", ".join(_DTYPES))
-    return Placement(device, _DTYPES[name])
+        raise ProfileError(f"There is no dtype {name!r}", expected="one of auto, " + ", ".join(_DTYPES))
+    return _DTYPES[name]
+
+
+def placement(options: Mapping[str, Any], device: str) -> Placement:
+    """Read option ``dtype``, "float32" by default. Raises ProfileError."""
+    return Placement(device, network_dtype(str(options.get("dtype", "float32")), device))
 
 
 def local_path(models: Mapping[str, Path], *ids: str) -> Path:
