@@ -36,6 +36,7 @@ GROUPS: tuple[tuple[str, tuple[tuple[str, int], ...]], ...] = (
             ("object_translation_camera_mm", 1),
             ("scale_volume_ratio", 3),
             ("scale_extents_ratio", 3),
+            ("scale_registration_ratio", 3),
             ("scale_camera_ratio", 3),
             ("scale_error", 3),
         ),

@@ -29,7 +29,9 @@ class SampleMetrics:
     hand_alignment : "vertices" or "icp"; hand_alignment_rms_mm : what it leaves; hand_scale_ratio : predicted over true
     size of the hand. side_correct : whether the predicted hand is of the true side.
     object_rotation_deg, object_translation_mm : of the object, after aligning the hands; *_camera_* as it stands.
-    scale_* : predicted over true size of the object; hand aligned by volume and by extents, and in the camera frame.
+    scale_* : predicted over true size of the object; hand aligned by volume, by extents and by registration (the
+    object-aligned similarity's scale, inverted), and in the camera frame. scale_error : of the ratio by registration,
+    since a cup that comes out filled, or without its handle, has another volume or extent but is no other scale.
     Lengths, volumes and shares are in the unit of the name, 0 to 1 for shares.
     """
 
@@ -57,8 +59,9 @@ class SampleMetrics:
     object_translation_camera_mm: float | None
     scale_volume_ratio: float | None
     scale_extents_ratio: float
+    scale_registration_ratio: float | None
     scale_camera_ratio: float | None
-    scale_error: float
+    scale_error: float | None
     mpjpe_camera_mm: float | None
     mpjpe_mm: float | None
     pa_mpjpe_mm: float | None
@@ -148,7 +151,6 @@ def _sizes(prediction: Prediction, truth: GroundTruth, alignment: Similarity) ->
         "scale_volume_ratio": None if ratios.volume is None else ratios.volume * alignment.scale,
         "scale_extents_ratio": ratios.extents * alignment.scale,
         "scale_camera_ratio": as_it_stands if prediction.in_camera_frame else None,
-        "scale_error": abs(as_it_stands * alignment.scale - 1),
     }
 
 
@@ -175,8 +177,10 @@ def _placed(
     """Register the object itself: its pose errors, and what is left of its shape."""
     places = ("object_rotation_deg", "object_translation_mm")
     in_camera = ("object_rotation_camera_deg", "object_translation_camera_mm")
+    sizes = ("scale_registration_ratio", "scale_error")
     if not wanted:
-        return {**dict.fromkeys(places + in_camera), **_named("object_ts_", None), **_named("object_sim_", None)}
+        unknown = dict.fromkeys(places + in_camera + sizes)
+        return {**unknown, **_named("object_ts_", None), **_named("object_sim_", None)}
     source = make_surface(alignment.apply(prediction.object_vertices), prediction.object_faces)
     target = make_surface(truth.object_vertices, truth.object_faces, seed=TRUTH_SEED)
     shrunk = translation_and_scale(source, target)
@@ -186,7 +190,9 @@ def _placed(
     placed = displacement(whole, *known)
     standing = displacement(whole @ alignment, *known) if prediction.in_camera_frame else None
     moved = alignment.apply(predicted)
+    ratio = 1 / whole.scale
     return {
+        **dict(zip(sizes, (ratio, abs(ratio - 1)), strict=True)),
         **dict(zip(places, (placed.rotation_deg, placed.translation_mm), strict=True)),
         in_camera[0]: None if standing is None else standing.rotation_deg,
         in_camera[1]: None if standing is None else standing.translation_mm,
