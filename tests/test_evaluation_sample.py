@@ -84,12 +84,11 @@ def test_the_truth_itself_is_a_perfect_prediction(perfect: SampleMetrics) -> Non
 
 def test_a_cup_that_comes_out_filled_is_no_larger(truth: GroundTruth) -> None:
     assert truth.T_camera_object is not None
-    outside, inside = (trimesh.creation.cylinder(radius, 0.09) for radius in (0.04, 0.037))
-    inside.apply_translation([0, 0, 0.004])
-    cup = trimesh.boolean.difference([outside, inside], engine="manifold")
+    outside = [(0, 0), (0.04, 0), (0.04, 0.09)]
     true, filled = (
         (truth.T_camera_object.apply(np.asarray(mesh.vertices)), np.asarray(mesh.faces, np.int64))
-        for mesh in (cup, outside)
+        for inside in ([(0.037, 0.09), (0.037, 0.004), (0, 0.004)], [(0, 0.09)])
+        for mesh in [trimesh.creation.revolve(outside + inside, sections=64)]
     )
     known = replace(truth, object_vertices=true[0], object_faces=true[1])
     metrics = evaluate_sample(replace(predicted(truth), object_vertices=filled[0], object_faces=filled[1]), known)
