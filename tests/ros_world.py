@@ -228,7 +228,12 @@ class Camera:
     """Publishes image, camera_info and depth from a thread of its own, and can be told to do it wrongly."""
 
     def __init__(
-        self, world: World, rate: float = 20.0, size: tuple[int, int] = (320, 240), depth: bool = False
+        self,
+        world: World,
+        rate: float = 20.0,
+        size: tuple[int, int] = (320, 240),
+        depth: bool = False,
+        image_reliability: ReliabilityPolicy = ReliabilityPolicy.BEST_EFFORT,
     ) -> None:
         self.world, self.rate = world, rate
         self.node = world.node
@@ -239,7 +244,7 @@ class Camera:
         self.stamp_ns: Callable[[], int] = time.time_ns
         qos = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
         self._publishers = {
-            "image": self.node.create_publisher(Image, "/image", qos),
+            "image": self.node.create_publisher(Image, "/image", QoSProfile(depth=1, reliability=image_reliability)),
             "info": self.node.create_publisher(CameraInfo, "/camera_info", qos),
         }
         if depth:

@@ -17,7 +17,7 @@ from follow_my_hold.action import Reconstruct
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from ros_world import FRAME, Camera, World, world_with_node
 from rvl_encoder import encode_rvl
-from sensor_msgs.msg import CompressedImage, Image
+from sensor_msgs.msg import CompressedImage
 
 Result = Reconstruct.Result
 COLOR = cv2.GaussianBlur(np.random.default_rng(0).integers(0, 255, (240, 320, 3), np.uint8), (0, 0), 9)
@@ -103,10 +103,7 @@ def test_an_override_of_the_quality_of_service_takes_effect() -> None:
         with Camera(world):
             result = world.goal().result
             assert result.error_code == Result.NO_IMAGE and "QoS" in result.error_text, result.error_text
-        reliable = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE)
-        with Camera(world) as camera:
-            world.node.destroy_publisher(camera._publishers["image"])
-            camera._publishers["image"] = world.node.create_publisher(Image, "/image", reliable)
+        with Camera(world, image_reliability=ReliabilityPolicy.RELIABLE):
             world.wait_for(lambda: world.goal().result.error_code == 0)
 
 
