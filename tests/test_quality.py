@@ -11,6 +11,7 @@ import trimesh
 from synthetic_result import CAMERA, synthetic_reconstruction
 
 from fmh_ros.core.frame.camera import camera_from_field_of_view
+from fmh_ros.core.frame.frame import Frame
 from fmh_ros.core.hand.types import HandMesh
 from fmh_ros.core.reconstruction.mesh import place_in_object_frame
 from fmh_ros.core.reconstruction.quality import (
@@ -19,6 +20,7 @@ from fmh_ros.core.reconstruction.quality import (
     measure_quality,
     penetration_volume,
     render_parts,
+    unseen_distance,
 )
 from fmh_ros.core.reconstruction.types import ObjectMesh, Quality, Reconstruction
 from fmh_ros.core.transforms import Similarity
@@ -136,7 +138,9 @@ WORSE = {
 def test_the_score_falls_with_every_metric_and_stays_between_0_and_1(result: Reconstruction, metric: str) -> None:
     perfect = Quality(0.0, 1.0, 1.0, 0.0, 0.0, 0.0, 1.0)
     scores = [
-        combined_score(replace(perfect, **{metric: value}), result.frame, result.observation, result.masks, result.hand)
+        combined_score(
+            replace(perfect, **{metric: value}), result.frame, result.observation, result.masks, result.hand, 0.0
+        )
         for value in WORSE[metric]
     ]
     assert all(0 <= score <= 1 for score in scores)
@@ -146,7 +150,7 @@ def test_the_score_falls_with_every_metric_and_stays_between_0_and_1(result: Rec
 def test_the_score_falls_with_every_doubt_of_the_cues(result: Reconstruction) -> None:
     perfect = Quality(0.0, 1.0, 1.0, 0.0, 0.0, 0.0, 1.0)
     frame, seen, masks, hand = result.frame, result.observation, result.masks, result.hand
-    best = combined_score(perfect, frame, seen, masks, hand)
+    best = combined_score(perfect, frame, seen, masks, hand, 0.0)
     estimated = replace(camera_from_field_of_view(320, 240), K=CAMERA.K)
     doubts = [
         (replace(frame, camera=estimated), seen, masks, hand),
@@ -155,4 +159,20 @@ def test_the_score_falls_with_every_doubt_of_the_cues(result: Reconstruction) ->
         (frame, seen, replace(masks, object_score=0.3), hand),
         (frame, seen, masks, replace(hand, score=0.4)),
     ]
-    assert all(combined_score(perfect, *doubt) < best for doubt in doubts)
+    assert all(combined_score(perfect, *doubt, 0.0) < best for doubt in doubts)
+    assert best > combined_score(perfect, frame, seen, masks, hand, 0.05) > 0
+
+
+@pytest.mark.parametrize("length", [0.004, 0.05, 0.2])
+def test_the_unseen_distance_of_a_bar_seen_from_its_end_follows_from_its_length(length: float) -> None:
+    side = 0.02
+    bar = trimesh.creation.box((side, side, length)).subdivide_to_size(0.002)
+    bar.apply_translation((0.0, 0.0, 0.5 + length / 2))
+    obj = place_in_object_frame(np.asarray(bar.vertices), np.asarray(bar.faces, np.int64))
+    frame = Frame(np.zeros((CAMERA.height, CAMERA.width, 3), np.uint8), CAMERA)
+    parts = render_parts(frame, block_hand((0.03, 0.05, 0.02), (0.15, 0.0, 0.5)), obj)
+    # The front is seen; of the four sides a share at every depth is not, and the far end is a whole length away.
+    squares = (4 * side * length * length**2 / 3 + side**2 * length**2) / (4 * side * length + 2 * side**2)
+    assert unseen_distance(frame, parts, obj) == pytest.approx(np.sqrt(squares), rel=0.05, abs=0.001)
+    contradicted = replace(frame, depth=np.full((CAMERA.height, CAMERA.width), 0.45))
+    assert unseen_distance(contradicted, parts, obj) == float("inf")
