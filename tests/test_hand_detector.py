@@ -2,12 +2,12 @@
 """Finding hands: the shipped networks, window geometry, and the real photos where they are at hand."""
 
 import hashlib
-import os
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+from photos import PHOTOS, needs_photos
 
 from fmh_ros.core.cues.hand_detector import MediaPipeHandDetector
 from fmh_ros.core.cues.hand_models import HandNetworks, Pyramid, Window
@@ -19,8 +19,6 @@ from fmh_ros.core.hand.rig import load_generic_rig
 
 ROOT = Path(__file__).parents[1]
 ASSETS = ROOT / "fmh_ros" / "assets" / "mediapipe"
-PHOTOS = Path(os.environ.get("FMH_TEST_DATA", ROOT.parent / "shared" / "data")) / "photos"
-needs_photos = pytest.mark.skipif(not PHOTOS.is_dir(), reason=f"the test photos are not at {PHOTOS}; set FMH_TEST_DATA")
 
 #: Photo: anatomical side and a point (x, y) in the palm of the hand that holds something, judged by eye.
 HOLDING = {

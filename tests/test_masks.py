@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from photos import PHOTOS, needs_photos
 
 import fmh_ros
 from fmh_ros.core.cues.hand_detector import MediaPipeHandDetector
@@ -188,6 +189,19 @@ def test_an_empty_hand_is_reported_as_one(segmenter: EmbeddedSegmenter) -> None:
             assert "--object-box" in str(error)
             said_so += 1
     assert said_so >= 4
+
+
+@needs_photos
+def test_what_the_network_does_not_know_is_found_before_a_plain_background(segmenter: EmbeddedSegmenter) -> None:
+    frame = load_frame(PHOTOS / "easyhoi_airplane.jpg").mirrored()  # a left hand with a toy of cardboard
+    (hand,) = MediaPipeHandDetector().detect(frame)
+    masks = segmenter.segment(frame, hand, ObjectPrompt())
+    rows, columns = np.nonzero(masks.object)
+    width, height = frame.camera.width, frame.camera.height
+    # Wings, tail and nose: by eye the toy spans these parts of the photo.
+    assert np.ptp(columns) / width == pytest.approx(0.65, abs=0.03)
+    assert np.ptp(rows) / height == pytest.approx(0.355, abs=0.03)
+    assert any("unsure" in warning for warning in masks.warnings)
 
 
 def test_a_mask_that_fills_the_picture_is_refused(

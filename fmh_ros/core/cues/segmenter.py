@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from fmh_ros.core.cues.mask_predictor import CANVAS_SIZE, MaskPredictor, Prediction, apply, canvas_depth, cut, invert
 from fmh_ros.core.cues.mask_refine import Canvas, fingers_near, refine
+from fmh_ros.core.cues.plain_background import find_thing
 from fmh_ros.core.cues.types import HandObservation, SceneMasks
 from fmh_ros.core.errors import EmptyObjectMaskError, NoObjectError
 from fmh_ros.core.frame.frame import Frame, ObjectPrompt
@@ -20,6 +21,8 @@ Map = NDArray[np.float32]
 NOTHING_HELD = 0.12
 #: Below this score the result carries a warning.
 UNSURE = 0.45
+#: Score of what the network does not take for held, but stands out before a plain background: not sure.
+STANDS_OUT = 0.4
 #: What touches fewer than two fingers in the picture is hardly held: the score is multiplied by these.
 FINGER_FACTORS = (0.3, 0.7, 1.0)
 #: An object mask smaller than this part of the hand's box is taken to be nothing.
@@ -62,6 +65,11 @@ class EmbeddedSegmenter:
             object_mask &= inside_box(shape, prompt.box)
         hand_mask &= ~object_mask
         score = _score(canvas, prediction, held, prompt)
+        if not prompt.given and score < NOTHING_HELD:
+            thing = find_thing(frame.image, hand_mask, hand.keypoints_2d)
+            if thing is not None:
+                object_mask, score = thing, STANDS_OUT
+                probability = np.maximum(probability, thing).astype(np.float32)
         check_object(object_mask, hand, prompt, score)
         warnings = object_warnings(object_mask, score, prompt)
         whole = np.maximum(amodal, object_mask)
