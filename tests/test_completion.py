@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -50,6 +52,22 @@ def test_cube_holds_the_sphere_where_training_puts_it(with_depth: bool) -> None:
         assert NEAR_Z - 0.12 < in_cube[2] - radius < NEAR_Z
     else:
         assert abs(in_cube[2]) < 0.02
+
+
+def test_what_the_hand_hides_is_expected_up_to_the_middle_of_the_grasp() -> None:
+    frame, masks, points, hand = _scene(True)
+    seen = SceneMasks(masks.hand, masks.object, masks.object_probability, None, 1.0)
+    around = complete_view(frame, seen, points, hand).T_camera_view
+    beyond = CENTRE + np.array([4 * RADIUS, 0.0, 0.0])
+    far = replace(hand, T_camera_hand=Similarity(np.eye(3), beyond))
+    cube = complete_view(frame, seen, points, far).T_camera_view
+    assert cube.scale > 1.5 * around.scale
+    left, right = (cube.inverse().apply(point) for point in (CENTRE - [RADIUS, 0, 0], beyond))
+    # Both ends are equally far from the middle, and fill as much of the cube as whole objects do in training.
+    edges = [np.array([point[0], point[2]]) for point in (left, right)]
+    distance = np.linalg.norm(cube.translation) / cube.scale
+    x = [edge[0] * distance / (edge[1] + distance) for edge in edges]
+    assert x == pytest.approx([-LATERAL_FILL, LATERAL_FILL], abs=0.03)
 
 
 def test_condition_maps_hold_the_surface_in_cube_coordinates() -> None:

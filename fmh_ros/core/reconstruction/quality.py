@@ -10,7 +10,7 @@ metric and one bad metric cannot be hidden by good ones::
           * exp(-depth_error / 0.03 m)                 (with a depth sensor)
           * exp(-penetration / 40 cm3)
           * (0.4 + 0.6 * min(1, contact_fraction / (1/3)))
-          * exp(-unseen distance / 0.04 m)             (how far the object goes on beyond what of it was seen)
+          * exp(-unseen distance / 0.03 m)             (how far the object goes on beyond what of it was seen)
           * sqrt(hand score * object score)            (hand score: mean of detection's and fit's, geometric)
           * (0.5 + side score / 2)
           * (0.95 when the camera was estimated)
@@ -52,7 +52,7 @@ TERM_FLOOR = 0.01
 #: Where measured and rendered depth differ by less, the surface was seen there, metres.
 CONFIRMED_M = 0.01
 #: Scale of the score's fall with the unseen distance, metres; chosen on scenes of the benchmark's training split.
-UNSEEN_SCALE_M = 0.04
+UNSEEN_SCALE_M = 0.03
 
 
 @dataclass(frozen=True)
