@@ -3,10 +3,9 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import replace
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import SimpleNamespace
 from typing import Any
 
 import cv2
@@ -14,7 +13,6 @@ import numpy as np
 import pytest
 import tiny_cues as tiny
 import torch
-from mano_files import write_mano
 from numpy.typing import NDArray
 
 pytest.importorskip("transformers", reason="the extra 'foundation' is not installed")
@@ -24,9 +22,11 @@ from fmh_ros.core.cues.foundation.hands import (
     ManoRegressor,
     VitPoseHandDetector,
     YoloHandBoxes,
+    hand_crop,
     make_hamer,
     make_vitpose,
 )
+from fmh_ros.core.cues.mask_predictor import Square
 from fmh_ros.core.cues.types import HandObservation
 from fmh_ros.core.errors import HandFitError, ModelFileError, ModelMissingError
 from fmh_ros.core.frame.camera import CameraModel
@@ -64,7 +64,7 @@ class KnowsTheHand(torch.nn.Module):
         self.crops.append(mark.numpy())
         scale = 2 * CAMERA.focal / (self.side * PLACE[2])
         # The mark is the wrist's pixel; from the crop's middle to it in metres at the hand's depth.
-        shift = (mark.numpy() - 127.5) * self.side / 256 * PLACE[2] / CAMERA.focal
+        shift = (mark.numpy() - 128) * self.side / 256 * PLACE[2] / CAMERA.focal
         camera = torch.tensor([[scale, *shift]])
         keypoints = torch.as_tensor(RIG.keypoints @ TURN.T)[None]
         vertices = torch.as_tensor(RIG.vertices @ TURN.T)[None]
@@ -114,6 +114,18 @@ def test_the_hand_stands_at_its_true_place_for_an_off_centre_camera() -> None:
     half = replace(frame, camera=replace(CAMERA, K=np.array([[305.0, 0, 250.0], [0, 305.0, 300.0], [0, 0, 1.0]])))
     nearer = network.look(half, box).keypoints  # the same picture by a wider lens: half as far away
     assert nearer[0, 2] == pytest.approx(PLACE[2] / 2, abs=2e-3)
+
+
+@pytest.mark.parametrize("mirrored", [False, True])
+def test_crops_have_their_middle_where_the_networks_were_trained_with_it(mirrored: bool) -> None:
+    image = np.zeros((480, 640, 3), np.uint8)
+    dot = np.array([300.0, 200.0])
+    cv2.circle(image, (300, 200), 5, (255, 255, 255), -1)
+    square = Square(np.array([290.25, 210.5]), 96.0)
+    crop = hand_crop(image, square, mirrored=mirrored)[..., 0].astype(float)
+    seen = np.array([(crop.sum(axis) * np.arange(256)).sum() / crop.sum() for axis in (0, 1)])
+    flip = np.array([-1, 1]) if mirrored else 1
+    np.testing.assert_allclose(seen, 128 + flip * (dot - square.centre) * 256 / 96, atol=0.06)
 
 
 def test_detections_have_landmarks_in_the_image_and_a_metric_pose() -> None:
@@ -177,38 +189,6 @@ def test_wilors_detector_is_given_bgr_and_its_classes_are_sides() -> None:
     assert (shown[0][0, 0] == [0, 0, 255]).all()
     empty = YoloHandBoxes(lambda *_, **__: [SimpleNamespace(boxes=SimpleNamespace(data=torch.zeros(0, 6)))])
     assert ManoRegressor(None, empty, RIG).detect(Frame(image, replace(CAMERA, width=200, height=100))) == []
-
-
-@pytest.mark.parametrize("name", ["hamer", "wilor"])
-def test_the_users_packages_are_called_as_they_want(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Their loaders are stood in for: the real ones need MANO's file and their own weights."""
-    called: list[tuple[str, ...]] = []
-
-    def load(*paths: str) -> tuple[Any, None]:
-        called.append(paths)
-        return KnowsTheHand(1.0).to(torch.bfloat16), None
-
-    module = ModuleType(f"{name}.models")
-    setattr(module, f"load_{name}", load)
-    yolo = ModuleType("ultralytics")
-    yolo.YOLO = lambda path: SimpleNamespace(to=lambda device: (path, device))  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, f"{name}.models", module)
-    monkeypatch.setitem(sys.modules, "ultralytics", yolo)
-    checkpoint = tmp_path / "hands" / "checkpoints" / f"{name}.ckpt"
-    checkpoint.parent.mkdir(parents=True)
-    checkpoint.touch()
-    (tmp_path / "detector.pt").touch()
-    models = {
-        name: tmp_path / "hands",
-        "mano": write_mano(tmp_path / "mano", "right"),
-        "wilor-detector": tmp_path / "detector.pt",
-    }
-    made = make_hamer(models, {}, "cpu")
-    assert made.name == name and made.rig.name == "mano"
-    assert next(made.network.parameters()).dtype is torch.float32
-    beside = (str(checkpoint.with_name("model_config.yaml")),) if name == "wilor" else ()
-    assert called == [(str(checkpoint), *beside)]
-    assert isinstance(made.boxes, YoloHandBoxes) and made.boxes.detector == (str(tmp_path / "detector.pt"), "cpu")
 
 
 def test_what_the_user_must_bring_is_named(tmp_path: Path) -> None:

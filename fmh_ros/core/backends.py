@@ -32,6 +32,8 @@ DTYPES = ("auto", "float32", "bfloat16", "float16")
 OFFLOADS = ("none", "model", "sequential")
 HANDS, FLOW = "fmh_ros.core.cues.foundation.hands", "fmh_ros.core.flow"
 CUES, EMBEDDED = "fmh_ros.core.cues.foundation", "fmh_ros.core.cues.embedded"
+#: What HaMeR's and WiLoR's networks need besides their own code.
+HAND_LIBRARIES = ("pytorch_lightning", "yacs", "smplx", "pyrender", "timm", "torchvision")
 #: How each optional library is installed, by the name it is imported by. Those that are not on PyPI, and those whose
 #: licence is not an open one, are in no extra of this package.
 INSTALL: Mapping[str, str] = {
@@ -42,8 +44,9 @@ INSTALL: Mapping[str, str] = {
     "hy3dgen": "pip install --no-deps hy3dgen==2.0.2",
     "hy3dshape": "pip install the hy3dshape folder of github.com/Tencent-Hunyuan/Hunyuan3D-2.1",
     "moge": "pip install git+https://github.com/microsoft/MoGe.git",
-    "hamer": "pip install git+https://github.com/geopavlakos/hamer.git",
-    "wilor": "pip install from github.com/rolpotamias/WiLoR",
+    "hamer": "pip install --no-deps git+https://github.com/geopavlakos/hamer.git",
+    "wilor": "git clone https://github.com/rolpotamias/WiLoR and put it on PYTHONPATH",
+    **dict.fromkeys(HAND_LIBRARIES, "pip install pytorch-lightning yacs smplx==0.1.28 pyrender timm torchvision"),
     "ultralytics": "pip install ultralytics",
 }
 
@@ -125,7 +128,7 @@ def _regressor(stage: str, name: str, summary: str) -> BackEnd:
         summary,
         f"{HANDS}:make_hamer",
         (name, "mano", "wilor-detector"),
-        libraries=(name, "ultralytics"),
+        libraries=(name, *HAND_LIBRARIES, "ultralytics"),
         uses=_DETECTOR,
     )
 

@@ -21,6 +21,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from fmh_ros.core.cues.foundation.hand_networks import load_regressor
 from fmh_ros.core.cues.mask_predictor import Square, cut
 from fmh_ros.core.cues.types import HandDetector, HandObservation
 from fmh_ros.core.errors import HandFitError, ModelFileError, ModelMissingError
@@ -158,9 +159,7 @@ class ManoRegressor:
         low, high = np.array(box.box[:2]), np.array(box.box[2:])
         width, height = (high - low) * _RESCALE
         square = Square((low + high) / 2, float(max(height, width * _ASPECT)))
-        crop, _ = cut(frame.image, square.to_frame(_INPUT), _INPUT)
-        if box.side == "left":
-            crop = np.ascontiguousarray(crop[:, ::-1])
+        crop = hand_crop(frame.image, square, mirrored=box.side == "left")
         pixels = to_tensor(crop, (_INPUT, _INPUT), IMAGENET, where_is(self.network))
         with torch.inference_mode():
             answer = self.network({"img": pixels})
@@ -176,6 +175,16 @@ class ManoRegressor:
         (x0, y0), (x1, y1) = (tuple(float(v) for v in corner) for corner in (pixels.min(0), pixels.max(0)))
         world = found.keypoints - found.keypoints[[0, 5, 9, 13, 17]].mean(0)
         return HandObservation(box.side, 0.5 + 0.5 * box.score, box.score, (x0, y0, x1, y1), pixels, world)
+
+
+def hand_crop(image: NDArray[np.uint8], square: Square, *, mirrored: bool) -> NDArray[np.uint8]:
+    """Cut a square as the networks were trained on it, (256, 256, 3): its middle at the crop's pixel 128, not 127.5.
+
+    mirrored : cut it from the image in a mirror.
+    """
+    half = 0.5 * square.side / _INPUT * np.array([1.0 if mirrored else -1.0, -1.0])
+    crop, _ = cut(image, replace(square, centre=square.centre + half).to_frame(_INPUT), _INPUT)
+    return np.ascontiguousarray(crop[:, ::-1]) if mirrored else crop
 
 
 def place_for_camera(
@@ -278,9 +287,10 @@ def _embedded_detector() -> HandDetector:
 
 def make_hamer(models: Mapping[str, Path], options: Mapping[str, Any], device: str) -> ManoRegressor:
     """Load HaMeR, or WiLoR, by the user's own package, in float32. Raises ModelMissingError or ModelFileError."""
-    rig = load_mano_rig(_file(local_path(models, "mano"), "MANO_RIGHT.pkl"))
+    mano = _file(local_path(models, "mano"), "MANO_RIGHT.pkl")
+    rig = load_mano_rig(mano)
     name = "hamer" if "hamer" in models else "wilor"
-    network = _load_regressor(name, _file(local_path(models, "hamer", "wilor"), "*.ckpt"), device)
+    network = load_regressor(name, _file(local_path(models, "hamer", "wilor"), "*.ckpt"), mano, device)
     boxes: HandBoxes = DetectedHandBoxes(options.get("detector") or _embedded_detector())
     if "wilor-detector" in models:
         kind = library_class("ultralytics", "YOLO", "pip install ultralytics (AGPL-3.0)")
@@ -294,28 +304,6 @@ def _file(path: Path, pattern: str) -> Path:
     if not found:
         raise ModelMissingError(f"There is no {pattern} at {path}", change="Run fmh models pull with the profile")
     return found[0]
-
-
-def _load_regressor(name: str, checkpoint: Path, device: str) -> Any:
-    """Load a checkpoint by the loader of the user's package: ``hamer.models.load_hamer`` or its like in WiLoR.
-
-    HaMeR looks for model_config.yaml above its folder checkpoints, WiLoR is told that it lies beside the checkpoint.
-    """
-    sources = {
-        "hamer": ("hamer.models", "load_hamer", "pip install git+https://github.com/geopavlakos/hamer.git"),
-        "wilor": ("wilor.models", "load_wilor", "pip install from github.com/rolpotamias/WiLoR (CC BY-NC-ND)"),
-    }
-    module, function, install = sources[name]
-    load = library_class(module, function, install)
-    more = () if name == "hamer" else (str(checkpoint.with_name("model_config.yaml")),)
-    try:
-        network, _ = load(str(checkpoint), *more)
-    except (OSError, KeyError, ValueError, RuntimeError) as error:
-        raise ModelFileError(
-            f"{checkpoint} cannot be loaded as {name}: {error}", change="Run fmh models verify"
-        ) from error
-    # MANO's layer computes in float32 whatever the rest does, and millimetres are wanted.
-    return network.eval().requires_grad_(False).to(device, torch.float32)
 
 
 def make_vitpose(models: Mapping[str, Path], options: Mapping[str, Any], device: str) -> VitPoseHandDetector:
