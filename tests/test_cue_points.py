@@ -204,7 +204,7 @@ def test_a_missing_moge_is_named_with_what_installs_it(tmp_path: Path, monkeypat
 
 def test_the_real_moge_answers_through_the_same_adapter(tmp_path: Path) -> None:
     """With random weights: shapes, units and the field of view are its own."""
-    v2 = pytest.importorskip("moge.model.v2", reason="the package moge is the user's to install")
+    v2 = pytest.importorskip("moge.model.v2", reason="the user's package moge is not installed (docs/models.md)")
     torch.manual_seed(0)
     stack = {"dim_res_blocks": [32, 16, 8, 8, 8], "res_block_hidden_norm": "none", "resamplers": ["bilinear"] * 4}
     head = {**stack, "dim_in": [32, 16, 8, 8, 8]}
@@ -219,6 +219,8 @@ def test_the_real_moge_answers_through_the_same_adapter(tmp_path: Path) -> None:
         "num_tokens_range": [64, 128],
     }
     model = v2.MoGeModel(**config)
+    with torch.no_grad():  # random weights are sure of nothing
+        model.mask_head.output_blocks[-1].bias += 0.5
     torch.save({"model_config": config, "model": model.state_dict()}, tmp_path / "model.pt")
     mapper = make_moge({"moge": tmp_path}, {"resolution_level": 0}, "cpu")
     real = CAMERAS["square pixels no more"]
@@ -229,6 +231,13 @@ def test_the_real_moge_answers_through_the_same_adapter(tmp_path: Path) -> None:
     known = np.isfinite(surface.depth)
     np.testing.assert_allclose(np.linalg.norm(surface.normals[known], axis=-1), 1, atol=1e-4)
     assert (surface.depth[known] > 0).all()
+    # The camera it was told of is ours: its points are seen where their pixels are.
+    picture = torch.as_tensor(view.picture(image)).permute(2, 0, 1) / 255
+    told = model.eval().infer(picture, fov_x=view.fov_x, resolution_level=0, use_fp16=False)
+    points = told["points"].numpy()[known].astype(np.float64)
+    assert known.sum() > 1000
+    np.testing.assert_allclose(view.camera.project(points), view.camera.pixel_grid()[known], atol=2e-3)
+    np.testing.assert_allclose(surface.depth[known], points[:, 2], rtol=1e-5)
 
 
 def posed(scale: float = 1.0) -> HandMesh:

@@ -34,6 +34,11 @@ HANDS, FLOW = "fmh_ros.core.cues.foundation.hands", "fmh_ros.core.flow"
 CUES, EMBEDDED = "fmh_ros.core.cues.foundation", "fmh_ros.core.cues.embedded"
 #: What HaMeR's and WiLoR's networks need besides their own code.
 HAND_LIBRARIES = ("pytorch_lightning", "yacs", "smplx", "pyrender", "timm", "torchvision")
+#: MoGe with the one dependency that its model needs, at the commit that it names; the others are for its demos.
+MOGE = (
+    "pip install --no-deps git+https://github.com/microsoft/MoGe.git "
+    "git+https://github.com/EasternJournalist/utils3d.git@3fab839f0be9931dac7c8488eb0e1600c236e183"
+)
 #: How each optional library is installed, by the name it is imported by. Those that are not on PyPI, and those whose
 #: licence is not an open one, are in no extra of this package.
 INSTALL: Mapping[str, str] = {
@@ -43,7 +48,7 @@ INSTALL: Mapping[str, str] = {
     "accelerate": "pip install 'fmh-ros[foundation]'",
     "hy3dgen": "pip install --no-deps hy3dgen==2.0.2",
     "hy3dshape": "pip install the hy3dshape folder of github.com/Tencent-Hunyuan/Hunyuan3D-2.1",
-    "moge": "pip install git+https://github.com/microsoft/MoGe.git",
+    **dict.fromkeys(("moge", "utils3d"), MOGE),
     "hamer": "pip install --no-deps git+https://github.com/geopavlakos/hamer.git",
     "wilor": "git clone https://github.com/rolpotamias/WiLoR and put it on PYTHONPATH",
     **dict.fromkeys(HAND_LIBRARIES, "pip install pytorch-lightning yacs smplx==0.1.28 pyrender timm torchvision"),
@@ -233,7 +238,7 @@ _TABLE = (
         "MoGe-2",
         f"{CUES}.points:make_moge",
         ("moge",),
-        libraries=("moge",),
+        libraries=("moge", "utils3d"),
         options={**_TORCH, "resolution_level": int},
     ),
     _foundation(

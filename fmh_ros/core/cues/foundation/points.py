@@ -24,6 +24,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from fmh_ros.core.backends import MOGE
 from fmh_ros.core.cues.completion import rotation_to_ray
 from fmh_ros.core.cues.point_map import drop_strays, normals_from_depth, remove_flying_pixels
 from fmh_ros.core.cues.types import HandObservation, PointMap, SceneMasks
@@ -184,9 +185,7 @@ class MogeNetwork:
     @classmethod
     def load(cls, path: Path, where: Placement, resolution_level: int = 9) -> MogeNetwork:
         """Load model.pt, or the folder with it. Raises ModelMissingError or ModelFileError."""
-        kind = library_class(
-            "moge.model.v2", "MoGeModel", "pip install git+https://github.com/microsoft/MoGe.git (MIT)"
-        )
+        kind = library_class("moge.model.v2", "MoGeModel", MOGE)
         file = path / "model.pt" if path.is_dir() else path
         if not file.is_file():
             raise ModelMissingError(f"There is no {file}", change="Run fmh models pull with the profile")
