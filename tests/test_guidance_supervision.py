@@ -74,6 +74,18 @@ def test_the_forearm_says_nothing_about_the_hand() -> None:
     assert seen.depth is None and seen.normals is None
 
 
+def test_beside_the_hand_the_object_may_go_on_unseen() -> None:
+    seen = build_supervision(_frame(), _masks(), None, _observation(), 96)
+    # Above the hand, which ends at row 95: its box is 90 px long, of which 8 % are 7 px.
+    near, far, on_object = (
+        torch.as_tensor(np.round(seen.camera.project(CAMERA.rays(np.array([pixel], float)))[0]).astype(int))
+        for pixel in ((120, 91), (120, 82), (170, 160))
+    )
+    free = seen.object.dont_care
+    assert free[near[1], near[0]] and not free[far[1], far[0]]
+    assert seen.object.visible[on_object[1], on_object[0]] and not free[on_object[1], on_object[0]]
+
+
 def test_what_the_other_hides_and_what_is_outside_the_image_is_not_judged() -> None:
     masks = _masks()
     shifted = SceneMasks(np.roll(masks.hand, 60, 0), np.roll(masks.object, 60, 0), masks.object_probability, None, 1.0)

@@ -20,6 +20,9 @@ from fmh_ros.core.hand.landmarks import Convention
 
 #: Free border around hand and object, as a share of their larger side.
 MARGIN = 0.12
+#: Beside the hand, up to this share of its box, what is not called the object may still be it: masks end early in the
+#: shadow between fingers, and an outline taken from there carves balls in two.
+BESIDE_HAND = 0.08
 #: Relative deviation of a depth's scale at which its depth term has half its weight.
 HALF_WEIGHT_SIGMA = 0.08
 
@@ -104,13 +107,14 @@ def build_supervision(
     hand_px = float(max(observation.box[2] - observation.box[0], observation.box[3] - observation.box[1]) * scale)
     sigma = 0.0 if points is None else points.scale_sigma
     forearm = (hand > 0) & _behind_wrist(keypoints, size, hand_px)
+    beside_hand = cv2.distanceTransform((hand <= 0.05).astype(np.uint8), cv2.DIST_L2, 5) < BESIDE_HAND * hand_px
     # A pixel shared by both bodies says nothing about either's outline.
     return make_supervision(
         camera,
         hand_visible=(hand > 0.5) & ~forearm,
         object_visible=held > 0.5,
         hand_dont_care=outside | _behind_wrist(keypoints, size, hand_px) | (held > 0.05),
-        object_dont_care=outside | (hand > 0.05),
+        object_dont_care=outside | beside_hand,
         depth=depth,
         normals=normals,
         depth_weight=1.0 / (1.0 + (sigma / HALF_WEIGHT_SIGMA) ** 2),
