@@ -13,11 +13,12 @@ import torch
 import trimesh
 from guidance_scene import GaussianShapeModel, moved, observe, shape_grid, slab_hand
 from scipy.spatial.transform import Rotation
+from solids import box_distance, sample_grid, sphere_distance
 from torch import Tensor
 
 from fmh_ros.core.fields.dense import DenseMesh, dense_values, extract_mesh
 from fmh_ros.core.fields.dense_render import outer_edges, render_dense, render_mesh
-from fmh_ros.core.fields.grid import GridField, box_distance, sample_grid, sphere_distance
+from fmh_ros.core.fields.grid import GridField
 from fmh_ros.core.fields.pose import PoseParameters, TorchPose, torch_pose
 from fmh_ros.core.fields.render import RenderedField, RenderSettings, Wanted, camera_rays, render
 from fmh_ros.core.frame.camera import camera_from_field_of_view

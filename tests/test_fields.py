@@ -11,8 +11,9 @@ import pytest
 import torch
 import trimesh
 from scipy.spatial.transform import Rotation
+from solids import box_distance, sample_grid, sphere_distance
 
-from fmh_ros.core.fields.grid import GridField, box_distance, sample_grid, sphere_distance
+from fmh_ros.core.fields.grid import GridField
 from fmh_ros.core.fields.mesh import mesh_field
 from fmh_ros.core.fields.pose import PoseParameters, torch_pose
 from fmh_ros.core.fields.render import RenderSettings, camera_rays, render

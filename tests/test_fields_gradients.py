@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 import torch
 from scipy.spatial.transform import Rotation
+from solids import box_distance, sample_grid, sphere_distance
 from torch import Tensor
 
-from fmh_ros.core.fields.grid import GridField, box_distance, sample_grid, sphere_distance
+from fmh_ros.core.fields.grid import GridField
 from fmh_ros.core.fields.pose import PoseParameters
 from fmh_ros.core.fields.render import RenderedField, RenderSettings, Wanted, camera_rays, render
 from fmh_ros.core.frame.camera import camera_from_field_of_view

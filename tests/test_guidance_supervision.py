@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 import torch
 import trimesh
+from solids import sample_grid, sphere_distance
 
 from fmh_ros.core.cues.types import HandObservation, PointMap, SceneMasks
-from fmh_ros.core.fields.grid import GridField, sample_grid, sphere_distance
+from fmh_ros.core.fields.grid import GridField
 from fmh_ros.core.fields.mesh import mesh_field
 from fmh_ros.core.fields.pose import torch_pose
 from fmh_ros.core.frame.camera import CameraModel, camera_from_field_of_view

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A field given by values on a grid, and grids of simple solids."""
+"""A field given by values on a grid, and what is asked of grids and fields alike."""
 
 from __future__ import annotations
 
@@ -44,20 +44,30 @@ class GridField:
         return sampled + torch.linalg.vector_norm(points - inside, dim=-1)
 
 
-def sample_grid(
-    function: Callable[[Tensor], Tensor], resolution: int, bounds: float = 1.0, dtype: torch.dtype = torch.float32
-) -> Tensor:
-    """Evaluate ``function`` ((..., 3) points to (...) values) on the grid of a field; returns (R, R, R)."""
-    axis = torch.linspace(-bounds, bounds, resolution, dtype=dtype)
-    return function(torch.stack(torch.meshgrid(axis, axis, axis, indexing="ij"), -1))
+def grid_points(resolution: int, bounds: float = 1.0, device: torch.device | str = "cpu") -> Tensor:
+    """Points (R^3, 3) float32 of a field's grid, x slowest."""
+    axis = torch.linspace(-bounds, bounds, resolution, device=device)
+    return torch.cartesian_prod(axis, axis, axis)
 
 
-def sphere_distance(points: Tensor, centre: Tensor | tuple[float, float, float], radius: float | Tensor) -> Tensor:
-    """Signed distance (...) of points (..., 3) to a sphere."""
-    return torch.linalg.vector_norm(points - torch.as_tensor(centre, dtype=points.dtype), dim=-1) - radius
+def crossed_edges(values: Tensor) -> tuple[Tensor, Tensor]:
+    """Edges of a grid (R, R, R) on which the sign changes, first all along x: indices (M, 3) int64 of their lower and
+    of their upper ends."""
+    inside, count = values < 0, values.shape[0] - 1
+    lower, upper = [], []
+    for axis in range(3):
+        first = torch.nonzero(inside.narrow(axis, 0, count) != inside.narrow(axis, 1, count))
+        second = first.clone()
+        second[:, axis] += 1
+        lower.append(first)
+        upper.append(second)
+    return torch.cat(lower), torch.cat(upper)
 
 
-def box_distance(points: Tensor, half_sides: Tensor | tuple[float, float, float]) -> Tensor:
-    """Signed distance (...) of points (..., 3) to an axis-aligned box centred on the origin."""
-    q = points.abs() - torch.as_tensor(half_sides, dtype=points.dtype)
-    return torch.linalg.vector_norm(q.clamp_min(0.0), dim=-1) + q.amax(-1).clamp_max(0.0)
+def central_differences(function: Callable[[Tensor], Tensor], points: Tensor, step: float) -> Tensor:
+    """What a function of points ((K, 3) to (K,)) gains from a step behind points (N, 3) to a step ahead of them, along
+    each axis: (N, 3); over twice the step it is the gradient."""
+    offsets = step * torch.eye(3, dtype=points.dtype, device=points.device)
+    around = torch.cat([points[None] + offsets[:, None], points[None] - offsets[:, None]])
+    ahead, behind = function(around.reshape(-1, 3)).view(2, 3, -1)
+    return (ahead - behind).T

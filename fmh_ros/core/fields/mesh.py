@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from fmh_ros.core.fields.grid import GridField
+from fmh_ros.core.fields.grid import GridField, grid_points
 from fmh_ros.core.fields.mesh_queries import MeshQueries
 from fmh_ros.core.transforms import Similarity
 
@@ -59,17 +59,11 @@ def mesh_field(vertices: NDArray[np.floating], faces: NDArray[np.integer], voxel
     def distance(points: Tensor) -> Tensor:
         return torch.from_numpy(queries.nearest(points.numpy()).signed_distance).float()
 
-    coarse = distance(_grid_points(coarse_resolution, bounds)).view((coarse_resolution,) * 3)
+    coarse = distance(grid_points(coarse_resolution, bounds)).view((coarse_resolution,) * 3)
     values = F.interpolate(coarse[None, None], (resolution,) * 3, mode="trilinear", align_corners=True).view(-1)
     # Interpolation is off by at most half the diagonal of a coarse cell.
     reach = BAND_VOXELS * voxel + math.sqrt(3) * bounds / (coarse_resolution - 1)
     band = torch.nonzero(values.abs() < reach)[:, 0]
-    values[band] = distance(_grid_points(resolution, bounds)[band])
+    values[band] = distance(grid_points(resolution, bounds)[band])
     field = GridField(values.view((resolution,) * 3), bounds)
     return MeshField(field, Similarity(np.eye(3), centre.astype(np.float64)))
-
-
-def _grid_points(resolution: int, bounds: float) -> Tensor:
-    """Points (R^3, 3) of a field's grid, x slowest."""
-    axis = torch.linspace(-bounds, bounds, resolution)
-    return torch.cartesian_prod(axis, axis, axis)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from fmh_ros.core.fields.grid import central_differences
 from fmh_ros.core.fields.pose import TorchPose
 from fmh_ros.core.fields.protocol import ImplicitField
 from fmh_ros.core.fields.trace import MINIMUM_OFFSET_VOXELS, trace
@@ -65,6 +66,12 @@ class Wanted:
     normals: Tensor
     contour: Tensor
 
+    @classmethod
+    def everything(cls, shape: tuple[int, ...], device: torch.device) -> Wanted:
+        """All pixels, for everything."""
+        everywhere = torch.ones(shape, dtype=torch.bool, device=device)
+        return cls(everywhere, everywhere, everywhere)
+
 
 def render(
     field: ImplicitField,
@@ -77,9 +84,7 @@ def render(
     settings = settings or RenderSettings()
     shape = rays.shape[:2]
     count = shape[0] * shape[1]
-    if wanted is None:
-        everywhere = torch.ones(shape, dtype=torch.bool, device=rays.device)
-        wanted = Wanted(everywhere, everywhere, everywhere)
+    wanted = wanted or Wanted.everything(shape, rays.device)
     surface, facing, contour = (mask.reshape(-1) for mask in (wanted.surface, wanted.normals, wanted.contour))
     traced = torch.nonzero(surface | contour)[:, 0]
     directions = rays.reshape(-1, 3)[traced] @ T_camera_field.rotation / T_camera_field.scale
@@ -131,10 +136,7 @@ def _attach_depth(t: Tensor, values: Tensor, slope: Tensor, directions: Tensor, 
 
 def _normals(field: ImplicitField, points: Tensor, voxel: float) -> Tensor:
     """Unit gradients (N, 3) by central differences one voxel wide: first order in the field's values."""
-    offsets = voxel * torch.eye(3, dtype=points.dtype, device=points.device)
-    around = torch.cat([points[None] + offsets[:, None], points[None] - offsets[:, None]])
-    values = field.query(around.reshape(-1, 3)).view(2, 3, -1)
-    return torch.nn.functional.normalize((values[0] - values[1]).T, dim=-1, eps=1e-9)
+    return torch.nn.functional.normalize(central_differences(field.query, points, voxel), dim=-1, eps=1e-9)
 
 
 def soft_silhouette(lowest: Tensor, softness: float | Tensor, saturation: float) -> Tensor:

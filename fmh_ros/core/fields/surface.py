@@ -6,7 +6,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from fmh_ros.core.fields.grid import GridField
+from fmh_ros.core.fields.grid import GridField, central_differences, crossed_edges
 from fmh_ros.core.fields.protocol import ImplicitField
 
 
@@ -18,33 +18,18 @@ def surface_points(field: ImplicitField, resolution: int, count: int) -> Tensor:
     """
     values = field.grid(resolution)
     voxel = 2.0 * field.bounds / (resolution - 1)
-    inside = values < 0
-    crossings = []
-    for axis in range(3):
-        first = inside.narrow(axis, 0, resolution - 1)
-        second = inside.narrow(axis, 1, resolution - 1)
-        index = torch.nonzero(first != second)
-        other = index.clone()
-        other[:, axis] += 1
-        a = values[index[:, 0], index[:, 1], index[:, 2]]
-        b = values[other[:, 0], other[:, 1], other[:, 2]]
-        corner = index.to(values.dtype)
-        corner[:, axis] += a / (a - b)
-        crossings.append(corner)
-    # Sorted along x: every n-th point is then spread over the whole surface, whatever axis its edge had.
-    points = torch.cat(crossings) * voxel - field.bounds
+    lower, upper = crossed_edges(values)
+    a, b = (values[tuple(end.unbind(-1))] for end in (lower, upper))
+    points = (lower + (a / (a - b))[:, None] * (upper - lower)) * voxel - field.bounds
     if len(points) == 0:
         return points
     points = points[torch.argsort(points @ points.new_tensor([1.0, 1e-3, 1e-6]))]
     stride = -(-len(points) // count)
     points = points[::stride]
     with torch.no_grad():
-        offsets = voxel * torch.eye(3, dtype=points.dtype, device=points.device)
-        around = torch.cat([points[None] + offsets[:, None], points[None] - offsets[:, None]])
         # Where queries cost so much that a field can follow another, the grid knows the step's direction well enough.
         slopes = GridField(values, field.bounds) if hasattr(field, "follow") else field
-        sides = slopes.query(around.reshape(-1, 3)).view(2, 3, -1)
-        gradient = ((sides[0] - sides[1]) / (2.0 * voxel)).T
+        gradient = central_differences(slopes.query, points, voxel) / (2.0 * voxel)
         squared = (gradient**2).sum(-1, keepdim=True).clamp_min(0.05)
     step = field.query(points)[:, None] * gradient / squared
     return points - step.clamp(-voxel, voxel)

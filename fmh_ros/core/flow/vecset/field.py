@@ -15,6 +15,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from fmh_ros.core.fields.grid import central_differences
 from fmh_ros.core.flow.vecset.decoder import DecodeSettings, Memory, TokenDecoder, evaluate
 from fmh_ros.core.flow.vecset.nearest import NearestSurface, index_surface
 from fmh_ros.core.flow.vecset.refine import crossings, dense_grid, levels, locate, refine_grid
@@ -94,10 +95,7 @@ class VecsetField:
             some = slice(None, None, max(len(a) // SLOPE_POINTS, 1))
             found = locate(self.values, (a[some], b[some], f_a[some], f_b[some]), EDGE_EVALUATIONS + 1)
             step = SLOPE_STEP * self.bounds
-            offsets = step * torch.eye(3, dtype=found.dtype, device=found.device)
-            around = torch.cat([found[None] + offsets[:, None], found[None] - offsets[:, None]])
-            sides = self.values(around.reshape(-1, 3)).view(2, 3, -1)
-            slopes = torch.linalg.vector_norm(sides[0] - sides[1], dim=0) / (2.0 * step)
+            slopes = torch.linalg.vector_norm(central_differences(self.values, found, step), dim=-1) / (2.0 * step)
             slope = float(slopes.median()) if len(slopes) else 0.0
         return 1.0 / slope if slope > 1e-6 else 1.0
 

@@ -10,7 +10,7 @@ from itertools import product
 import torch
 from torch import Tensor
 
-from fmh_ros.core.flow.vecset.refine import grid_points
+from fmh_ros.core.fields.grid import grid_points
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from fmh_ros.core.fields.grid import crossed_edges, grid_points
+
 Values = Callable[[Tensor], Tensor]
 #: Finest grid that is evaluated everywhere.
 DENSE = 56
@@ -22,12 +24,6 @@ def levels(resolution: int) -> tuple[int, ...]:
     while found[0] > DENSE:
         found.insert(0, -(-found[0] // 2))
     return tuple(found)
-
-
-def grid_points(resolution: int, bounds: float, device: torch.device) -> Tensor:
-    """Points (R^3, 3) of a grid over [-bounds, bounds]^3, x slowest."""
-    axis = torch.linspace(-bounds, bounds, resolution, device=device)
-    return torch.cartesian_prod(axis, axis, axis)
 
 
 def dense_grid(values: Values, resolution: int, bounds: float, device: torch.device) -> Tensor:
@@ -66,16 +62,7 @@ def refine_grid(
 def crossings(grid: Tensor, bounds: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Grid edges that cross zero: their ends a and b (M, 3), and the values there (M,)."""
     voxel = 2.0 * bounds / (grid.shape[0] - 1)
-    inside = grid < 0
-    firsts, seconds = [], []
-    for axis in range(3):
-        last = grid.shape[0] - 1
-        first = torch.nonzero(inside.narrow(axis, 0, last) != inside.narrow(axis, 1, last))
-        second = first.clone()
-        second[:, axis] += 1
-        firsts.append(first)
-        seconds.append(second)
-    a, b = torch.cat(firsts), torch.cat(seconds)
+    a, b = crossed_edges(grid)
     return (
         a.to(grid.dtype) * voxel - bounds,
         b.to(grid.dtype) * voxel - bounds,
