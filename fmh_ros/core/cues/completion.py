@@ -2,8 +2,9 @@
 """The completed view of the object: the hand removed, what it hides marked unknown, in a cube along the viewing ray.
 
 The cube is placed by the same rules as in training (``fmh_ros.training.shapes.views``): the object's silhouette spans
-``LATERAL_FILL`` of the middle slice, where what is hidden reaches at least to the middle of the grasp, and the near side
-of the seen surface sits at ``NEAR_Z`` when depth is known; otherwise the cube is centred at the depth of the grasp.
+``LATERAL_FILL`` of the middle slice, where what is hidden reaches at least to the middle of the grasp, and the near
+side of the seen surface sits at ``NEAR_Z`` when depth is known; otherwise the cube is centred at the depth of
+the grasp.
 """
 
 from __future__ import annotations
