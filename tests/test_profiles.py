@@ -13,7 +13,9 @@ from typing import Any
 
 import pytest
 import tiny_cues as tiny
+import torch
 import yaml
+from tiny_triposg import random_networks, save_published
 
 from fmh_ros.cli.main import main
 from fmh_ros.core import backends
@@ -25,6 +27,7 @@ from fmh_ros.core.errors import ModelMissingError, ProfileError, UnsupportedProm
 from fmh_ros.core.flow.embedded.model import EmbeddedShapeModel
 from fmh_ros.core.flow.hunyuan.checkpoint import FOLDERS
 from fmh_ros.core.flow.hunyuan.model import MODEL_IDS, VAE_IDS, HunyuanOptions
+from fmh_ros.core.flow.triposg import model as triposg
 from fmh_ros.core.flow.triposg.model import CONFIGS, WEIGHTS, TripoSGOptions
 from fmh_ros.core.frame.frame import ObjectPrompt
 from fmh_ros.core.reconstruction import loading
@@ -347,6 +350,62 @@ def test_profiles_that_have_models_in_common_load_them_once(store: ModelStore, m
     assert made.count("segmenter/sam2") == 2, "another type is another network"
 
 
+@pytest.mark.parametrize("keep_bytes", [None, 0])
+def test_settings_that_leave_the_weights_alone_do_not_load_them_again(
+    keep_bytes: int | None, store: ModelStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save_published(random_networks(), tmp_path / "triposg")
+    pull(find_model("triposg"), store, Source(files={"triposg": tmp_path / "triposg"}))
+    read: list[Path] = []
+    inner = triposg.load_networks
+    monkeypatch.setattr(triposg, "load_networks", lambda folder: (read.append(folder), inner(folder))[1])
+    cache = ModelCache(keep_bytes=keep_bytes)
+    text = "embedded,segmenter=sam2,generator=triposg"
+    one: Any = cache.load(load_profile(f"{text},generator.guidance_scale=3.0"))
+    size = cache.size
+    two: Any = cache.load(load_profile(f"{text},generator.guidance_scale=5.0,generator.mesh_resolution=64"))
+    assert one.generator.networks is two.generator.networks and len(read) == 1
+    settings = [each.generator.options for each in (one, two)]
+    assert [each.guidance_scale for each in settings] == [3.0, 5.0] and settings[1].mesh_resolution == 64
+    assert cache.size == size, "what two have in common is counted once"
+    del one
+    cache.load(load_profile(f"{text},generator.dtype=bfloat16"))
+    assert len(read) == 2, "another type is another network"
+    assert two.generator.networks.vae.post_quant.weight.dtype is torch.float32
+
+
+@pytest.fixture
+def dino(store: ModelStore, tmp_path: Path) -> None:
+    folder = tiny.save(tiny.tiny_grounding_dino(), tmp_path / "dino")
+    tiny.tiny_words().save_pretrained(folder)
+    pull(find_model("grounding-dino"), store, Source(files={"grounding-dino": folder}))
+
+
+def test_two_back_ends_on_the_same_weights_have_the_same_network(dino: None) -> None:
+    cache = ModelCache()
+    named: Any = cache.load(load_profile("embedded,segmenter=langsam,segmenter.box_score=0.2"))
+    other: Any = cache.load(load_profile("embedded,segmenter=langsam,segmenter.box_score=0.4"))
+    plain: Any = cache.load(load_profile("embedded,segmenter=sam2"))
+    networks = {id(each.segmenter.network.network) for each in (named, other, plain)}
+    assert len(networks) == 1 and plain.segmenter.finder is None
+    assert named.segmenter.finder.network is other.segmenter.finder.network
+    assert (named.segmenter.finder.least, other.segmenter.finder.least) == (0.2, 0.4)
+
+
+def test_settings_have_their_networks_on_the_card_once(dino: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loading, "choose_device", lambda profile: "cpu:0")
+    monkeypatch.setattr(loading, "card_memory", lambda device: 2**40)
+    cache = ModelCache()
+    for score in (0.2, 0.4):
+        cache.load(load_profile(f"embedded,segmenter=langsam,segmenter.box_score={score}"))
+    residency: Residency = cache._residency["cpu:0"]
+    first, second = residency.resident
+    assert residency.used == residency.size(first) == residency.size(second)
+    assert {type(each.module).__name__ for each in residency._networks.values()} == {
+        "Sam2Model", "GroundingDinoForObjectDetection",
+    }, "the embedded network that it asks stays on the processor"  # fmt: skip
+
+
 def test_what_no_profile_uses_goes_when_it_takes_too_much_memory(store: ModelStore, made: list[str]) -> None:
     cache = ModelCache(keep_bytes=0)
     for text in ("embedded,segmenter=sam2", "embedded", "embedded,segmenter=sam2"):
@@ -369,7 +428,7 @@ def test_networks_lie_on_the_card_by_turns_within_the_budget(
     stages: Any = cache.load(profile)
     residency: Residency = cache._residency["cpu:0"]
     assert len(residency.resident) == 2
-    sizes = sorted(entry.size for entry in residency._entries.values())
+    sizes = sorted(residency.size(name) for name in residency.resident)
     residency.budget = sizes[1] + sizes[0] // 2
     residency.make_room(0)
     (there,) = residency.resident

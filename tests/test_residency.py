@@ -27,7 +27,7 @@ class Network:
 def three(budget: int = 10) -> tuple[Residency, dict[str, Network]]:
     residency, networks = Residency(budget, "card"), {name: Network() for name in "abc"}
     for (name, network), size in zip(networks.items(), (4, 5, 6), strict=True):
-        residency.register(name, [network], size)
+        residency.register(name, {network: size})
     return residency, networks
 
 
@@ -70,7 +70,23 @@ def test_room_is_made_before_something_comes() -> None:
 
 def test_what_never_fits_is_refused_with_both_numbers() -> None:
     with pytest.raises(ProfileError, match=r"takes 3\.0 GiB.*budget is 2\.0 GiB.*memory_gib"):
-        Residency(2 * 2**30, "card").register("generator", [Network()], 3 * 2**30)
+        Residency(2 * 2**30, "card").register("generator", {Network(): 3 * 2**30})
+
+
+def test_a_network_of_two_is_counted_once_and_stays_for_either() -> None:
+    residency, common, mine, other = Residency(10, "card"), Network(), Network(), Network()
+    residency.register("first", {common: 4, mine: 3})
+    residency.register("second", {common: 4})
+    assert residency.used == 7 and (residency.size("first"), residency.size("second")) == (7, 4)
+    residency.register("third", {other: 6})
+    assert residency.resident == ("second", "third"), "the first made room with what only it has"
+    assert common.places == ["card"] and mine.place == "cpu"
+    residency.use("first")
+    assert residency.resident == ("second", "first") and other.place == "cpu" and common.places == ["card"]
+    residency.forget("second")
+    assert residency.used == 7, "the first still has it"
+    residency.forget("first")
+    assert residency.used == 0
 
 
 class Asks:
@@ -94,8 +110,8 @@ def test_a_back_end_is_on_the_card_while_it_works_also_after_another_one_took_it
     residency, inner, outer = Residency(10, "card"), Network("cpu"), Network("cpu")
     speaks = Resident(Speaks(inner), "inner", residency)
     asks = Asks(outer, speaks)  # type: ignore[arg-type]
-    residency.register("inner", [inner], 6)
-    residency.register("outer", [outer], 7)
+    residency.register("inner", {inner: 6})
+    residency.register("outer", {outer: 7})
     shown = Resident(asks, "outer", residency)
     assert shown.work("mug") == "mug"
     assert asks.seen.split()[1] == "card" and residency.resident == ("outer",)

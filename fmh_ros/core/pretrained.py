@@ -5,10 +5,13 @@ types, and how images become tensors. Optional libraries are imported when somet
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from weakref import WeakValueDictionary
 
 import numpy as np
 import torch
@@ -52,6 +55,40 @@ def placement(options: Mapping[str, Any], device: str) -> Placement:
     return Placement(device, network_dtype(str(options.get("dtype", "float32")), device))
 
 
+class NetworkPool:
+    """Networks by what they were made from, for as long as a back end holds them: weights are never loaded twice, also
+    where two back ends, or two settings of one, have them in common."""
+
+    def __init__(self) -> None:
+        self._networks: WeakValueDictionary[tuple[Any, ...], Any] = WeakValueDictionary()
+
+    @contextmanager
+    def sharing(self) -> Iterator[None]:
+        """Have loaders within look here first."""
+        token = _POOL.set(self)
+        try:
+            yield
+        finally:
+            _POOL.reset(token)
+
+    def get(self, key: tuple[Any, ...], make: Callable[[], Any]) -> Any:
+        """Return what was made from ``key``, made now if nobody holds it."""
+        found = self._networks.get(key)
+        if found is None:
+            found = self._networks[key] = make()
+        return found
+
+
+_POOL: ContextVar[NetworkPool | None] = ContextVar("network_pool", default=None)
+
+
+def shared(key: tuple[Any, ...], make: Callable[[], Any]) -> Any:
+    """Return networks that the pool in use has, or make them. key : all that they depend on: code, files, device, type.
+    Without a pool they are made. Where they lie now may be another device than they were made on."""
+    pool = _POOL.get()
+    return make() if pool is None else pool.get(key, make)
+
+
 def local_path(models: Mapping[str, Path], *ids: str) -> Path:
     """Return the place of the first of some interchangeable models that is there. Raises ModelMissingError."""
     for model in ids:
@@ -89,6 +126,10 @@ def load_network(module: str, name: str, folder: Path, where: Placement) -> Any:
 
     Only safetensors are read, nothing is looked up online. Raises ModelMissingError or ModelFileError.
     """
+    return shared((module, name, folder, where), lambda: _load_network(module, name, folder, where))
+
+
+def _load_network(module: str, name: str, folder: Path, where: Placement) -> Any:
     kind = library_class(module, name)
     if not folder.is_dir():
         raise ModelMissingError(

@@ -23,8 +23,8 @@ Move = Callable[[Any, str], None]
 
 
 @dataclass
-class _Entry:
-    modules: tuple[Any, ...]
+class _Network:
+    module: Any
     size: int
     there: bool
 
@@ -34,7 +34,7 @@ def _to(module: Any, device: str) -> None:
 
 
 class Residency:
-    """Keeps registered networks on a device within a budget.
+    """Keeps registered networks on a device within a budget. One that several back ends use is counted once.
 
     budget : bytes, 0 for no limit; device : where they are used; move : puts a module on a device.
     """
@@ -42,48 +42,65 @@ class Residency:
     def __init__(self, budget: int, device: str, move: Move = _to) -> None:
         self.budget, self.device = budget, device
         self._move = move
-        self._entries: dict[str, _Entry] = {}  # the longest unused one first
+        self._networks: dict[int, _Network] = {}
+        self._users: dict[str, tuple[int, ...]] = {}  # keys of the networks of each, the longest unused one first
         self._running: list[str] = []
 
     @property
     def resident(self) -> tuple[str, ...]:
-        """Names of what is on the device, the longest unused one first."""
-        return tuple(name for name, entry in self._entries.items() if entry.there)
+        """Names of what is on the device with all its networks, the longest unused one first."""
+        return tuple(name for name in self._users if all(each.there for each in self._of(name)))
 
     @property
     def used(self) -> int:
         """Bytes on the device."""
-        return sum(entry.size for entry in self._entries.values() if entry.there)
+        return sum(each.size for each in self._networks.values() if each.there)
 
-    def register(self, name: str, modules: Iterable[Any], size: int) -> None:
-        """Take over networks that lie on the device; others leave it when they take too much together."""
-        self._check(name, size)
-        self._entries.pop(name, None)
-        self._entries[name] = _Entry(tuple(modules), size, there=True)
+    def size(self, name: str) -> int:
+        """Bytes of the networks of one, wherever they lie."""
+        return sum(each.size for each in self._of(name))
+
+    def register(self, name: str, networks: Mapping[Any, int]) -> None:
+        """Take over networks that lie on the device, with their bytes; others leave it when they take too much
+        together. Raises ProfileError when these alone do."""
+        self._check(name, sum(networks.values()))
+        self.forget(name)
+        for module, size in networks.items():
+            self._networks.setdefault(id(module), _Network(module, size, there=True)).there = True
+        self._users[name] = tuple(map(id, networks))
         self.make_room(0, keep=name)
 
     def forget(self, name: str) -> None:
         """No longer count what is gone."""
-        self._entries.pop(name, None)
+        self._users.pop(name, None)
+        in_use = {key for keys in self._users.values() for key in keys}
+        self._networks = {key: each for key, each in self._networks.items() if key in in_use}
 
     def make_room(self, size: int, keep: str = "") -> None:
-        """Move the longest unused ones to the host until so many bytes are free; ``keep`` stays."""
+        """Move the longest unused ones to the host until so many bytes are free; ``keep`` stays.
+
+        What several use leaves with the one that was used last.
+        """
         if not self.budget:
             return
-        for name, entry in list(self._entries.items()):
+        last = {key: name for name, keys in self._users.items() for key in keys}
+        last |= dict.fromkeys(self._users.get(keep, ()), keep)
+        for name, keys in self._users.items():
             if self.used + size <= self.budget:
                 return
-            if entry.there and name != keep:
+            going = (self._networks[key] for key in keys if last[key] == name != keep)
+            leaving = [each for each in going if each.there]
+            if leaving:
                 LOG.info("%s leaves %s for others", name, self.device)
-                self._place(entry, HOST)
+                self._place(leaving, HOST)
 
     def use(self, name: str) -> None:
         """See that networks are on the device, and count as used just now."""
-        entry = self._entries.pop(name)
-        self._entries[name] = entry
-        if not entry.there:
-            self.make_room(entry.size, keep=name)
-            self._place(entry, self.device)
+        self._users[name] = self._users.pop(name)
+        missing = [each for each in self._of(name) if not each.there]
+        if missing:
+            self.make_room(sum(each.size for each in missing), keep=name)
+            self._place(missing, self.device)
 
     @contextmanager
     def using(self, name: str) -> Iterator[None]:
@@ -97,10 +114,13 @@ class Residency:
             if self._running:
                 self.use(self._running[-1])
 
-    def _place(self, entry: _Entry, device: str) -> None:
-        for module in entry.modules:
-            self._move(module, device)
-        entry.there = device == self.device
+    def _of(self, name: str) -> list[_Network]:
+        return [self._networks[key] for key in self._users[name]]
+
+    def _place(self, networks: Iterable[_Network], device: str) -> None:
+        for each in networks:
+            self._move(each.module, device)
+            each.there = device == self.device
 
     def _check(self, name: str, size: int) -> None:
         if self.budget and size > self.budget:

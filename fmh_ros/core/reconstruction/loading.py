@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Makes a profile's back ends, each once: the same weights with the same options are never loaded twice."""
+"""Makes a profile's back ends, each once: the same weights on the same device in the same type are never loaded twice,
+whatever the other options."""
 
 from __future__ import annotations
 
@@ -16,6 +17,7 @@ import torch
 
 from fmh_ros.core.backends import BACKENDS, STAGES, BackEnd
 from fmh_ros.core.errors import ProfileError
+from fmh_ros.core.pretrained import NetworkPool
 from fmh_ros.core.reconstruction.profile import Choice, Profile, Stages
 from fmh_ros.core.residency import GIB, Residency, Resident, networks_of, size_of
 from fmh_ros.models.store import ModelStore
@@ -31,15 +33,17 @@ Loaded = Callable[[str, float, int], None]
 
 @dataclass(frozen=True)
 class _Loaded:
-    """A back end as others see it, the bytes of its networks, and a name that no other one has."""
+    """A back end as others see it, the bytes of each of its networks, and a name that no other one has."""
 
     backend: Any
-    size: int
+    networks: Mapping[Any, int]
     name: str
 
 
 class ModelCache:
-    """Loaded back ends of one process, by what they were made from: factory, files, options, device.
+    """Loaded back ends of one process, by what they were made from: factory, files, device, type, options.
+
+    Those that differ in options only have the same networks.
 
     store : where weights are. keep_bytes : see MOST_OF_HOST, which is the default. loaded : told of each back end when
     it has been loaded: its name in the registry, the seconds that took, the bytes of its networks.
@@ -53,6 +57,7 @@ class ModelCache:
         self._keep_bytes = keep_bytes
         self._loaded: dict[Key, _Loaded] = {}  # the longest unused one first
         self._residency: dict[str, Residency] = {}
+        self._pool = NetworkPool()
         self._numbers = itertools.count(1)
 
     def load(self, profile: Profile) -> Stages:
@@ -63,7 +68,9 @@ class ModelCache:
         device = choose_device(profile)
         dtype = choose_dtype(profile, device)
         residency = self._residency_of(device, profile.memory_gib)
-        self._forget({self._key(profile, choice, device, dtype) for choice in profile.stages.values()})
+        keys = (self._key(profile, choice, device, dtype) for choice in profile.stages.values())
+        needed = {each for key in keys for each in _weights(key)}
+        self._forget({key for key in self._loaded if needed.issuperset(_weights(key)[:1])})
         made: dict[str, Any] = {}
         used: set[Key] = set()
         for stage in STAGES:
@@ -85,11 +92,13 @@ class ModelCache:
         """Let go of everything."""
         self._loaded.clear()
         self._residency.clear()
+        self._pool = NetworkPool()
 
     @property
     def size(self) -> int:
         """Bytes of all networks that are loaded."""
-        return sum(each.size for each in self._loaded.values())
+        sizes = {network: size for each in self._loaded.values() for network, size in each.networks.items()}
+        return sum(sizes.values())
 
     def _get(
         self, profile: Profile, choice: Choice, device: str, dtype: str, residency: Residency | None, used: set[Key]
@@ -118,23 +127,28 @@ class ModelCache:
             residency.make_room(sum(self._store.size(model) for model in models))
         LOG.info("Loading %s", backend.key)
         began = time.perf_counter()
-        made = _factory(backend)(models, options, device if backend.gpu else "cpu")
-        networks = networks_of(made)
-        size, name = size_of(networks), f"{backend.key} ({next(self._numbers)})"
+        with self._pool.sharing():
+            made = _factory(backend)(models, options, device if backend.gpu else "cpu")
+        lent = {network for part in parts.values() for network in networks_of(part)}
+        networks = {network: size_of((network,)) for network in networks_of(made) if network not in lent}
+        name = f"{backend.key} ({next(self._numbers)})"
         if self._tell is not None:
-            self._tell(backend.key, time.perf_counter() - began, size)
+            self._tell(backend.key, time.perf_counter() - began, size_of(networks))
         # One that offloads itself piece by piece is left to do so.
         if residency is None or not backend.gpu or not networks or options.get("offload", "none") != "none":
-            return _Loaded(made, size, name)
-        residency.register(name, networks, size)
-        return _Loaded(Resident(made, name, residency), size, name)
+            return _Loaded(made, networks, name)
+        for network in networks:  # those that it has in common with others may lie on the host
+            network.to(device)
+        residency.register(name, networks)
+        return _Loaded(Resident(made, name, residency), networks, name)
 
     def _key(self, profile: Profile, choice: Choice, device: str, dtype: str) -> Key:
         backend = choice.backend
         uses = tuple(self._key(profile, _named(profile, name), device, dtype) for name in backend.uses.values())
         files = tuple((model, self._store.find(model)) for model in choice.models)
-        options = tuple(sorted((name, repr(value)) for name, value in _options(choice, dtype).items()))
-        return (backend.factory, files, options, device if backend.gpu else "cpu", uses)
+        options = _options(choice, dtype)
+        weights = (backend.factory, files, device if backend.gpu else "cpu", options.get("dtype"))
+        return (weights, tuple(sorted((name, repr(value)) for name, value in options.items())), uses)
 
     def _residency_of(self, device: str, memory_gib: float) -> Residency | None:
         """The budget of a card; None on a processor."""
@@ -197,6 +211,12 @@ def _options(choice: Choice, dtype: str) -> dict[str, Any]:
     if "dtype" in choice.backend.options and options.get("dtype", "auto") == "auto":
         options["dtype"] = dtype
     return options
+
+
+def _weights(key: Key) -> list[Key]:
+    """What of a back end's key says which networks it has, and then of those that it uses."""
+    own, _, uses = key
+    return [own, *(each for use in uses for each in _weights(use))]
 
 
 def _named(profile: Profile, name: str) -> Choice:

@@ -23,7 +23,7 @@ from safetensors import SafetensorError
 
 from fmh_ros.core.cues.foundation.qwen_inputs import QwenInputs
 from fmh_ros.core.errors import ModelFileError, ModelMissingError, ProfileError
-from fmh_ros.core.pretrained import Placement, library_class, load_helper, local_path, placement
+from fmh_ros.core.pretrained import Placement, library_class, load_helper, local_path, placement, shared
 
 #: Side of the picture that the editors were trained on, pixels.
 SIDE = 1024
@@ -121,6 +121,10 @@ def load_pipeline(name: str, folder: Path, where: Placement, offload: str = "non
 
     The processor of Qwen's pipelines wants torchvision for videos; ours stands in for it.
     """
+    return shared(("diffusers", name, folder, where, offload), lambda: _load_pipeline(name, folder, where, offload))
+
+
+def _load_pipeline(name: str, folder: Path, where: Placement, offload: str) -> Any:
     kind = library_class("diffusers", name)
     if offload not in ("none", "model", "sequential"):
         raise ProfileError(f"There is no offload {offload!r}", expected="none, model or sequential")

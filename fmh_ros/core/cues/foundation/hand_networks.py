@@ -24,7 +24,7 @@ from torch import Tensor
 
 from fmh_ros.core.errors import ModelFileError
 from fmh_ros.core.hand.mano_file import mano_array, mano_regressor, read_mano_file
-from fmh_ros.core.pretrained import library_class
+from fmh_ros.core.pretrained import library_class, shared
 
 #: What both need besides their own code; detectron2, mmcv and chumpy, which they name too, are for demos and training.
 _NEEDS = "pip install pytorch-lightning yacs smplx==0.1.28 pyrender timm torchvision"
@@ -70,6 +70,10 @@ def load_regressor(name: str, checkpoint: Path, mano: Path, device: str) -> Any:
     checkpoint : the published .ckpt, with model_config.yaml beside it or one folder above; mano : MANO_RIGHT.pkl.
     Raises ModelMissingError (package) or ModelFileError (files).
     """
+    return shared((name, checkpoint, mano, device), lambda: _load_regressor(name, checkpoint, mano, device))
+
+
+def _load_regressor(name: str, checkpoint: Path, mano: Path, device: str) -> Any:
     published = _PUBLISHED[name]
     get_config = library_class(f"{name}.configs", "get_config", published.install)
     kind = library_class(f"{name}.models", published.network, published.install)

@@ -37,6 +37,7 @@ from fmh_ros.core.pretrained import (
     load_network,
     local_path,
     placement,
+    shared,
     to_tensor,
     where_is,
 )
@@ -294,7 +295,8 @@ def make_hamer(models: Mapping[str, Path], options: Mapping[str, Any], device: s
     boxes: HandBoxes = DetectedHandBoxes(options.get("detector") or _embedded_detector())
     if "wilor-detector" in models:
         kind = library_class("ultralytics", "YOLO", "pip install ultralytics (AGPL-3.0)")
-        boxes = YoloHandBoxes(kind(str(_file(models["wilor-detector"], "detector.pt"))).to(device))
+        file = _file(models["wilor-detector"], "detector.pt")
+        boxes = YoloHandBoxes(shared(("ultralytics", file, device), lambda: kind(str(file)).to(device)))
     return ManoRegressor(network, boxes, rig, name)
 
 

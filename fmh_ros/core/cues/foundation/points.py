@@ -39,6 +39,7 @@ from fmh_ros.core.pretrained import (
     load_network,
     local_path,
     placement,
+    shared,
     size_for,
     to_tensor,
     where_is,
@@ -189,11 +190,17 @@ class MogeNetwork:
         file = path / "model.pt" if path.is_dir() else path
         if not file.is_file():
             raise ModelMissingError(f"There is no {file}", change="Run fmh models pull with the profile")
-        try:
-            model = kind.from_pretrained(file)  # reads with weights_only
-        except Exception as error:  # a damaged pickle raises nearly anything
-            raise ModelFileError(f"{file} cannot be loaded as MoGe: {error}", change="Run fmh models verify") from error
-        return cls(model.eval().to(where.device, where.dtype), resolution_level)
+
+        def make() -> Any:
+            try:
+                model = kind.from_pretrained(file)  # reads with weights_only
+            except Exception as error:  # a damaged pickle raises nearly anything
+                raise ModelFileError(
+                    f"{file} cannot be loaded as MoGe: {error}", change="Run fmh models verify"
+                ) from error
+            return model.eval().to(where.device, where.dtype)
+
+        return cls(shared(("moge", file, where), make), resolution_level)
 
     def look(self, image: NDArray[np.uint8], camera: CameraModel) -> Surface:
         """Return metric depth with the camera's true field of view given to the network."""

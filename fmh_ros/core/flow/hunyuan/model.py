@@ -27,7 +27,7 @@ from fmh_ros.core.flow.hunyuan.picture import encoder_input, prepare_picture
 from fmh_ros.core.flow.vecset.decoder import DecodeSettings
 from fmh_ros.core.flow.vecset.field import VecsetField
 from fmh_ros.core.flow.vecset.loading import parse_options
-from fmh_ros.core.pretrained import local_path, network_dtype
+from fmh_ros.core.pretrained import local_path, network_dtype, shared
 from fmh_ros.core.transforms import Similarity
 
 #: Catalogue's id of each variant, and of the publisher's faster autoencoders that may replace a variant's own.
@@ -91,9 +91,13 @@ class HunyuanShapeModel:
 
         Raises ModelMissingError, ModelFileError and UsageError.
         """
-        checkpoint = read_checkpoint(variant_folder(folder, options.variant))
-        other = None if vae is None else read_checkpoint(vae)
-        model = cls(make_networks(checkpoint, other), options)
+
+        def make() -> HunyuanNetworks:
+            checkpoint = read_checkpoint(variant_folder(folder, options.variant))
+            return make_networks(checkpoint, None if vae is None else read_checkpoint(vae))
+
+        key = ("hunyuan", folder, options.variant, vae, device, options.dtype, options.compile)
+        model = cls(shared(key, make), options)
         model.to(device)
         return model
 

@@ -33,7 +33,7 @@ from fmh_ros.core.flow.vecset.loading import (
     make_image_encoder,
     parse_options,
 )
-from fmh_ros.core.pretrained import library, local_path, network_dtype
+from fmh_ros.core.pretrained import library, local_path, network_dtype, shared
 from fmh_ros.core.transforms import Similarity
 
 #: Catalogue's id of the model.
@@ -117,7 +117,8 @@ class TripoSGShapeModel:
     @classmethod
     def load(cls, folder: Path, options: TripoSGOptions, device: str = "cpu") -> TripoSGShapeModel:
         """Load a copy of the publisher's repository. Raises ModelMissingError and ModelFileError."""
-        return cls(load_networks(folder), options).to(device)
+        key = (MODEL_ID, folder, device, options.dtype, options.compile)
+        return cls(shared(key, lambda: load_networks(folder)), options).to(device)
 
     def to(self, device: str | torch.device, dtype: torch.dtype | None = None) -> TripoSGShapeModel:
         """Move the networks; without a dtype it is the options' one."""
