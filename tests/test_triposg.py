@@ -39,6 +39,7 @@ from fmh_ros.core.flow.triposg.model import (
     TripoSGNetworks,
     TripoSGOptions,
     TripoSGShapeModel,
+    its_time,
     make_networks,
     make_triposg,
 )
@@ -251,6 +252,39 @@ def test_the_condition_and_the_time_matter_and_the_result_is_deterministic() -> 
     assert torch.equal(velocity, model.velocity(LATENT, 0.4, first))
     for changed in (model.velocity(LATENT, 0.4, other), model.velocity(LATENT, 0.5, first)):
         assert float((velocity - changed).abs().max()) > 1e-4
+
+
+def test_networks_and_steps_are_those_of_the_publishers_classes() -> None:
+    """With the publisher's repository on PYTHONPATH: the same weights give the same velocity, distances and levels."""
+    reason = "the publisher's code, github.com/VAST-AI-Research/TripoSG, is not on PYTHONPATH"
+    flows = pytest.importorskip("triposg.models.transformers.triposg_transformer", reason=reason)
+    shapes = pytest.importorskip("triposg.models.autoencoders.autoencoder_kl_triposg", reason=reason)
+    steps = pytest.importorskip("triposg.schedulers.scheduling_rectified_flow", reason=reason)
+    networks = random_networks()
+    flow_config, shape_config = (
+        {k: v for k, v in tiny_configs()[part].items() if k[0] != "_"} for part in ("transformer", "vae")
+    )
+    denoiser = flows.TripoSGDiTModel(**flow_config).eval()
+    denoiser.load_state_dict(networks.denoiser.state_dict())
+    vae = shapes.TripoSGVAEModel(**shape_config).eval()
+    half = vae.load_state_dict(networks.vae.state_dict(), strict=False)
+    assert not half.unexpected_keys and all(key.startswith(("encoder", "quant")) for key in half.missing_keys)
+    tokens, times = torch.randn(2, 5, 24), torch.tensor([700.0, 700.0])
+    with torch.no_grad():
+        theirs = denoiser(LATENT.expand(2, -1, -1), times, encoder_hidden_states=tokens, return_dict=False)[0]
+        torch.testing.assert_close(networks.denoiser(LATENT.expand(2, -1, -1), times, tokens), theirs)
+        decoder = TripoSGDecoder(networks.vae, 100)
+        values = decoder.values(decoder.remember(LATENT), POINTS)
+        # It negates what the network says and meshes that with its inside positive, so the network's is negative there.
+        torch.testing.assert_close(-values, vae.decode(LATENT, sampled_points=POINTS[None]).sample[0, :, 0])
+    scheduler = steps.RectifiedFlowScheduler(shift=2.0)
+    scheduler.set_timesteps(7)
+    model = TripoSGShapeModel(replace(networks, shift=2.0), TripoSGOptions(tokens=TOKENS))
+    levels = model.schedule(7)
+    np.testing.assert_allclose(1.0 - np.array(levels), scheduler.sigmas, atol=1e-6)
+    np.testing.assert_allclose([its_time(level) for level in levels[:-1]], scheduler.timesteps, atol=1e-3)
+    moved = scheduler.step(torch.ones(3), scheduler.timesteps[0], torch.zeros(3), return_dict=False)[0]
+    np.testing.assert_allclose(moved, euler_step(torch.zeros(3), torch.ones(3), levels[0], levels[1]), atol=1e-6)
 
 
 def test_tokens_have_no_order() -> None:
