@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -26,7 +27,7 @@ from fmh_ros.benchmark.store import save_scene
 from fmh_ros.benchmark.types import CUE_PRESETS, BenchmarkScene, CueChoice
 from fmh_ros.benchmark.variants import GROUPS, Variant, variant, variants
 from fmh_ros.benchmark.workers import part
-from fmh_ros.core.errors import NoObjectError, UsageError
+from fmh_ros.core.errors import ModelMissingError, NoObjectError, UsageError
 from fmh_ros.core.frame.frame import ObjectPrompt
 from fmh_ros.core.guidance.config import preset
 from fmh_ros.core.guidance.guide import plan_phases
@@ -254,7 +255,7 @@ def test_the_cues_that_are_not_given_come_from_the_profile(stages: Stages) -> No
     assert made.segmenter.segment(scene.frame.mirrored(), noisy.hand, ObjectPrompt()).object.shape == truth.shape
 
 
-def test_variants_change_what_their_names_say() -> None:
+def test_variants_change_what_their_names_say(monkeypatch: pytest.MonkeyPatch) -> None:
     names = [v.name for v in variants(["all", "default"])]
     assert len(names) == len(set(names)) and set(names) >= set(GROUPS["losses"]) | set(GROUPS["budgets"])
     assert variant("no-silhouette").config.joint.object.silhouette == 0
@@ -265,6 +266,15 @@ def test_variants_change_what_their_names_say() -> None:
     assert swapped.label == "phases 1 and 2 swapped, paper preset"
     dense = variant("paper:dense-mesh")
     assert dense.config == replace(preset("paper"), object_surface="dense_mesh")
+    monkeypatch.setitem(sys.modules, "pytorch3d", None)
+    monkeypatch.delitem(sys.modules, "pytorch3d.renderer", raising=False)
+    with pytest.raises(ModelMissingError, match="pytorch3d"):
+        variant("paper:dense-mesh-pytorch3d")
+    monkeypatch.setitem(sys.modules, "pytorch3d", ModuleType("pytorch3d"))
+    monkeypatch.setitem(sys.modules, "pytorch3d.renderer", ModuleType("pytorch3d.renderer"))
+    published = variant("paper:dense-mesh-pytorch3d")
+    assert published.config == replace(preset("paper"), object_surface="dense_mesh_pytorch3d")
+    assert published.label == "dense decoding, mesh and PyTorch3D in the loop, paper preset"
     with pytest.raises(UsageError, match="no-colour"):
         variant("no-colour")
 

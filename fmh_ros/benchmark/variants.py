@@ -25,6 +25,8 @@ BUDGETS = tuple(f"effort-{factor:g}" for factor in EFFORTS) + tuple(f"samples-{c
 BASELINES = ("unguided", "icp", "two-stage")
 #: The object decoded densely and meshed at every iteration, as published, in place of its traced field.
 SURFACES = ("dense-mesh",)
+#: The same by the published rasteriser, which the user has to install: in no group.
+PUBLISHED = "dense-mesh-pytorch3d"
 #: Short names for several variants.
 GROUPS: dict[str, tuple[str, ...]] = {
     "phases": PHASES,
@@ -46,6 +48,7 @@ _LABELS = {
     "icp": "unguided flow, ICP onto the visible points",
     "two-stage": "generate, then optimise poses only",
     "dense-mesh": "dense decoding and mesh in the loop",
+    PUBLISHED: "dense decoding, mesh and PyTorch3D in the loop",
 }
 
 
@@ -87,7 +90,7 @@ def variant(name: str) -> Variant:
         return replace(made, config=config.with_effort(float(value)))
     raise UsageError(
         f"There is no variant {name!r}",
-        expected="one of " + ", ".join((*GROUPS["all"], *SURFACES, *GROUPS)),
+        expected="one of " + ", ".join((*GROUPS["all"], *SURFACES, PUBLISHED, *GROUPS)),
         change=f"Choose one of these with --variants; a preset may stand before it ({', '.join(PRESETS)}), as in "
         "paper:swapped",
     )
@@ -129,7 +132,20 @@ def dense_mesh(config: GuidanceConfig) -> GuidanceConfig:
     return replace(config, object_surface="dense_mesh")
 
 
-_CHANGES: dict[str, Callable[[GuidanceConfig], GuidanceConfig]] = {"two-stage": two_stage, "dense-mesh": dense_mesh}
+def dense_mesh_pytorch3d(config: GuidanceConfig) -> GuidanceConfig:
+    """Return the same schedule over the object's mesh, rendered by PyTorch3D. Raises ModelMissingError without it."""
+    from fmh_ros.core.fields.dense_pytorch3d import INSTALL
+    from fmh_ros.core.pretrained import library
+
+    library("pytorch3d.renderer", INSTALL)
+    return replace(config, object_surface="dense_mesh_pytorch3d")
+
+
+_CHANGES: dict[str, Callable[[GuidanceConfig], GuidanceConfig]] = {
+    "two-stage": two_stage,
+    "dense-mesh": dense_mesh,
+    PUBLISHED: dense_mesh_pytorch3d,
+}
 
 
 def _label(name: str, rest: str) -> str:

@@ -122,9 +122,16 @@ def _on_triangles(vertices: Tensor, faces: Tensor, face: Tensor, directions: Ten
     where = depth[:, None] * directions
     weights = torch.stack([torch.linalg.cross(p - where, q - where) for p, q in ((b, c), (c, a), (a, b))], 1)
     weights = (weights * normal[:, None]).sum(-1, keepdim=True)
-    smooth = torch.zeros_like(vertices).index_add(0, faces.reshape(-1), whole.repeat_interleave(3, 0))
-    normals = (F.normalize(smooth, dim=-1, eps=1e-12)[faces[face]] * weights).sum(1)
+    normals = (vertex_normals(vertices, faces)[faces[face]] * weights).sum(1)
     return depth, F.normalize(normals, dim=-1, eps=1e-12)
+
+
+def vertex_normals(vertices: Tensor, faces: Tensor) -> Tensor:
+    """Unit normals (V, 3) of vertices: those of their triangles, weighted by area."""
+    corner = vertices[faces]
+    whole = torch.linalg.cross(corner[:, 1] - corner[:, 0], corner[:, 2] - corner[:, 0])
+    smooth = torch.zeros_like(vertices).index_add(0, faces.reshape(-1), whole.repeat_interleave(3, 0))
+    return F.normalize(smooth, dim=-1, eps=1e-12)
 
 
 @torch.no_grad()

@@ -145,7 +145,8 @@ class GuidanceConfig:
     search_every : iterations from one search for the surface of a field that is decoded point by point to the next; in
     between, it is looked at where it was.
     object_surface : what of the object is rendered: "implicit" traces its field, with gradients only at the points that
-    a loss sees; "dense_mesh" decodes the whole grid with gradients and renders a mesh of it, as published.
+    a loss sees; "dense_mesh" decodes the whole grid with gradients and renders a mesh of it, as published;
+    "dense_mesh_pytorch3d" does so with the published rasteriser, which the user has to install.
     """
 
     preset: str
@@ -165,7 +166,7 @@ class GuidanceConfig:
     contact_vertices: Literal["near", "all"] = "near"
     proximity_with_depth: float = 1.0
     search_every: int = 5
-    object_surface: Literal["implicit", "dense_mesh"] = "implicit"
+    object_surface: Literal["implicit", "dense_mesh", "dense_mesh_pytorch3d"] = "implicit"
     pose_prior_with_depth: float = 1.0
     ablation: Ablation = field(default_factory=Ablation)
 

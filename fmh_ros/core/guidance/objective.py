@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from fmh_ros.core.fields.dense import DenseMesh, dense_values, extract_mesh
+from fmh_ros.core.fields.dense_pytorch3d import rasterise_mesh
 from fmh_ros.core.fields.dense_render import render_mesh
 from fmh_ros.core.fields.mesh import MeshField
 from fmh_ros.core.fields.pose import PoseParameters, TorchPose, torch_pose
@@ -113,7 +114,8 @@ class Objective:
         if self.config.object_surface == "implicit":
             return render(field, T_object, rays, settings, wanted), None
         mesh = extract_mesh(dense_values(field, device=rays.device), field.bounds)
-        return render_mesh(mesh, field.bounds, T_object, rays, settings, wanted), mesh
+        draw = rasterise_mesh if self.config.object_surface == "dense_mesh_pytorch3d" else render_mesh
+        return draw(mesh, field.bounds, T_object, rays, settings, wanted), mesh
 
     def _settings(self, resolution: int) -> RenderSettings:
         return RenderSettings(resolution, self.config.softness_voxels)
