@@ -4,8 +4,9 @@
 Conventions of the publisher and how they are met: its noise level runs from 1 at noise to 0 at data, so ``its_time``
 turns ours into the time that the network is given; the network predicts data - noise, as here, since its steps add the
 prediction times the fall of the level; a batch for guidance is [unconditional, conditional], the former zeros in place
-of image tokens; latents are decoded as they are. Its canonical frame (cube of half side 1.005) is kept as it is:
-registration finds where it stands in the camera frame.
+of image tokens; latents are decoded as they are. Its canonical frame (cube of half side 1.005; the publisher writes its
+meshes to glTF files, which have y up, without turning them) is kept as it is: registration finds where it stands in the
+camera frame.
 """
 
 from __future__ import annotations
