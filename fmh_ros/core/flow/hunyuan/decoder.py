@@ -8,18 +8,17 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from torch.utils.checkpoint import checkpoint
 
-from fmh_ros.core.flow.vecset.decoder import Memory
+from fmh_ros.core.flow.vecset.decoder import Memory, last_layer, run_layers
 
 #: Half side of the cube that the publisher meshes by default.
 BOUNDS = 1.01
 #: The network is trained on distances truncated to -1..1; the publisher's own coarse-to-fine decoding takes values
 #: within 0.95 as near the surface.
 LINEAR_UNTIL = 0.9
-#: Activations kept for the backward pass, in widths of the network: per queried point with an MLP of ratio 1, for each
-#: further ratio, and per token and layer of the transformer.
-_POINT_WIDTHS, _MLP_WIDTHS, _TOKEN_WIDTHS = 7, 2, 20
+#: Activations kept for the backward pass, in widths of the network: per queried point with an MLP of ratio 1, and for
+#: each further ratio.
+_POINT_WIDTHS, _MLP_WIDTHS = 7, 2
 
 
 class HunyuanDecoder:
@@ -45,10 +44,7 @@ class HunyuanDecoder:
         """Keys and values (1, heads, tokens, channels) of a latent (1, tokens, channels) at the flow's scale."""
         vae, geometry = self.vae, self.vae.geo_decoder
         tokens = vae.post_kl((latent.to(self.device) / vae.scale_factor).to(self.dtype))
-        needed = _TOKEN_WIDTHS * tokens.numel() * tokens.element_size() * len(vae.transformer.resblocks)
-        sparing = torch.is_grad_enabled() and latent.requires_grad and needed > self.memory_mb * 2**20
-        for layer in vae.transformer.resblocks:
-            tokens = checkpoint(layer, tokens, use_reentrant=False) if sparing else layer(tokens)
+        tokens = run_layers(vae.transformer.resblocks, tokens, self.memory_mb)
         if geometry.downsample_ratio != 1:
             tokens = geometry.latents_proj(tokens)
         block = geometry.cross_attn_decoder
@@ -70,9 +66,7 @@ class HunyuanDecoder:
         x = x + block.mlp(block.ln_3(x))
         if geometry.enable_ln_post:
             x = geometry.ln_post(x)
-        last, exact = geometry.output_proj, torch.promote_types(self.dtype, torch.float32)
-        logits = F.linear(x.to(exact), last.weight.to(exact), last.bias.to(exact))
-        return -logits[0, :, 0].to(points.dtype)
+        return -last_layer(geometry.output_proj, x)[0, :, 0].to(points.dtype)
 
     def _embed(self, points: Tensor) -> Tensor:
         """Point features in the points' own precision, whatever the networks'."""

@@ -11,12 +11,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from fmh_ros.core.cues.types import ObjectView
-from fmh_ros.core.errors import EmptyObjectMaskError
 from fmh_ros.core.flow.hunyuan.networks import PictureFormat
-from fmh_ros.core.flow.vecset.picture import cut_out
-
-#: DINOv2's training normalisation of RGB in 0..1.
-_MEAN, _DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+from fmh_ros.core.flow.vecset.picture import cut_out, on_white, opaque_box
+from fmh_ros.core.pretrained import IMAGENET
 
 
 def recentre(picture: NDArray[np.uint8], border: float) -> NDArray[np.uint8]:
@@ -26,25 +23,17 @@ def recentre(picture: NDArray[np.uint8], border: float) -> NDArray[np.uint8]:
     which networks were trained behind. Raises EmptyObjectMaskError when there is nothing to see.
     """
     size = max(picture.shape[:2])
-    rows, columns = np.nonzero(picture[..., 3])
-    height, width = (int(np.ptp(each)) if len(each) else 0 for each in (rows, columns))
-    if min(height, width) == 0:
-        raise EmptyObjectMaskError(
-            "The object's picture for the generator is empty",
-            expected="an object of at least two by two pixels",
-            change="Give --object-box or --object-point, or move the camera closer",
-        )
+    rows, columns = opaque_box(picture, 2)
+    height, width = rows.stop - 1 - rows.start, columns.stop - 1 - columns.start
     scale = int(size * (1 - border)) / max(height, width)
     # Never nothing: a needle's short side keeps a pixel.
     new_height, new_width = max(int(height * scale), 1), max(int(width * scale), 1)
     top, left = (size - new_height) // 2, (size - new_width) // 2
-    cut = picture[rows.min() : rows.max(), columns.min() : columns.max()]
+    cut = picture[rows.start : rows.stop - 1, columns.start : columns.stop - 1]
     whole = np.zeros((size, size, 4), np.uint8)
     resized = cv2.resize(cut, (new_width, new_height), interpolation=cv2.INTER_AREA)
     whole[top : top + new_height, left : left + new_width] = resized
-    share = whole[..., 3:].astype(np.float32) / 255
-    blended = whole[..., :3] * share + np.float32(255) * (1 - share)
-    return blended.clip(0, 255).astype(np.uint8)
+    return on_white(whole)
 
 
 def prepare_picture(view: ObjectView, how: PictureFormat) -> Tensor:
@@ -60,5 +49,5 @@ def encoder_input(picture: Tensor, how: PictureFormat) -> Tensor:
     unit = 0.5 * (picture + 1.0)
     if unit.shape[-2:] != size:
         unit = F.interpolate(unit, size, mode="bilinear", antialias=True, align_corners=False)
-    mean, deviation = unit.new_tensor(_MEAN).view(1, 3, 1, 1), unit.new_tensor(_DEVIATION).view(1, 3, 1, 1)
+    mean, deviation = (unit.new_tensor(each).view(1, 3, 1, 1) for each in IMAGENET)
     return (unit - mean) / deviation

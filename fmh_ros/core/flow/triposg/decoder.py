@@ -7,18 +7,16 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
-from torch.utils.checkpoint import checkpoint
 
-from fmh_ros.core.flow.vecset.decoder import Memory
+from fmh_ros.core.flow.vecset.decoder import Memory, last_layer, run_layers
 
 #: Half side of the cube that the publisher meshes.
 BOUNDS = 1.005
 #: Should the published network's distances be truncated, then at -1 and 1. Where they are not, values near the surface
 #: stay below this and it has no effect.
 LINEAR_UNTIL = 0.9
-#: Activations kept for the backward pass, in widths of the network: per point, and per token and block.
-_POINT_WIDTHS, _TOKEN_WIDTHS = 15, 20
+#: Activations kept for the backward pass, in widths of the network, per queried point.
+_POINT_WIDTHS = 15
 
 
 class TripoSGDecoder:
@@ -41,10 +39,7 @@ class TripoSGDecoder:
 
         *blocks, last = self.vae.decoder.blocks
         tokens = self.vae.post_quant(latent.to(self.device, self.dtype))
-        needed = _TOKEN_WIDTHS * tokens.numel() * tokens.element_size() * len(blocks)
-        sparing = torch.is_grad_enabled() and latent.requires_grad and needed > self.memory_mb * 2**20
-        for block in blocks:
-            tokens = checkpoint(block, tokens, use_reentrant=False) if sparing else block(tokens)
+        tokens = run_layers(blocks, tokens, self.memory_mb)
         return keys_and_values(last.attn2, tokens)
 
     def values(self, memory: Memory, points: Tensor) -> Tensor:
@@ -56,6 +51,4 @@ class TripoSGDecoder:
         x = network.proj_query(self.vae.embed(points).to(self.dtype))[None]
         x = x + attend(last.attn2, last.norm2(x), *memory)
         x = network.norm_out(x + last.ff(last.norm3(x)))
-        exact = torch.promote_types(self.dtype, torch.float32)
-        out = network.proj_out
-        return F.linear(x.to(exact), out.weight.to(exact), out.bias.to(exact))[0, :, 0].to(points.dtype)
+        return last_layer(network.proj_out, x)[0, :, 0].to(points.dtype)

@@ -14,8 +14,8 @@ from PIL import Image
 from torch import Tensor
 
 from fmh_ros.core.cues.types import ObjectView
-from fmh_ros.core.errors import EmptyObjectMaskError
-from fmh_ros.core.flow.vecset.picture import cut_out
+from fmh_ros.core.flow.vecset.picture import cut_out, on_white, opaque_box
+from fmh_ros.core.pretrained import IMAGENET
 
 #: Free border on each side of the object, as a share of its larger side.
 PADDING = 0.1
@@ -33,8 +33,8 @@ class EncoderFormat:
     size: tuple[int, int] | None = None
     crop: tuple[int, int] | None = (224, 224)
     resample: int = 3
-    mean: tuple[float, ...] = (0.485, 0.456, 0.406)
-    deviation: tuple[float, ...] = (0.229, 0.224, 0.225)
+    mean: tuple[float, ...] = IMAGENET[0]
+    deviation: tuple[float, ...] = IMAGENET[1]
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> EncoderFormat:
@@ -57,21 +57,12 @@ def prepare_picture(view: ObjectView) -> NDArray[np.uint8]:
     Raises EmptyObjectMaskError when there is nothing to see.
     """
     picture = cut_out(view)
-    rows, columns = np.nonzero(picture[..., 3])
-    if len(rows) == 0:
-        raise EmptyObjectMaskError(
-            "The object's picture for the generator is empty",
-            expected="an object of at least one pixel",
-            change="Give --object-box or --object-point, or move the camera closer",
-        )
-    cut = picture[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1]
-    share = cut[..., 3:].astype(np.float32) / 255
-    blended = cut[..., :3] * share + np.float32(255) * (1 - share)
+    cut = on_white(picture[opaque_box(picture, 1)])
     height, width = cut.shape[:2]
     border = int(PADDING * max(height, width))
     across, down = (border + int((max(height, width) - side) / 2) for side in (width, height))
     padding = ((down, down), (across, across), (0, 0))
-    return np.pad(blended.astype(np.uint8), padding, constant_values=255)
+    return np.pad(cut, padding, constant_values=255)
 
 
 def encoder_input(picture: NDArray[np.uint8], how: EncoderFormat) -> Tensor:

@@ -3,15 +3,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 #: What one decode computes once and every query reads: for instance keys and values of the last cross-attention.
 Memory = tuple[Tensor, ...]
+#: Activations that a transformer layer keeps for the backward pass, in widths of the network per token.
+TOKEN_WIDTHS = 20
 
 
 class TokenDecoder(Protocol):
@@ -66,3 +70,22 @@ def evaluate(decoder: TokenDecoder, memory: Memory, points: Tensor, memory_mb: i
         else:
             parts.append(decoder.values(memory, part))
     return torch.cat(parts)
+
+
+def run_layers(layers: Sequence[Any], tokens: Tensor, memory_mb: int) -> Tensor:
+    """Run transformer layers on tokens (1, N, C).
+
+    With a gradient, and more than ``memory_mb`` of activations, these are not kept but computed again in the backward
+    pass, layer by layer.
+    """
+    needed = TOKEN_WIDTHS * tokens.numel() * tokens.element_size() * len(layers)
+    sparing = torch.is_grad_enabled() and tokens.requires_grad and needed > memory_mb * 2**20
+    for layer in layers:
+        tokens = checkpoint(layer, tokens, use_reentrant=False) if sparing else layer(tokens)
+    return tokens
+
+
+def last_layer(layer: Any, x: Tensor) -> Tensor:
+    """Apply a linear layer in float32 at least, whatever the network's dtype: rounded values would move the surface."""
+    exact = torch.promote_types(x.dtype, torch.float32)
+    return F.linear(x.to(exact), layer.weight.to(exact), layer.bias.to(exact))
