@@ -64,9 +64,13 @@ def unguided(world: World) -> Result:
 
 def test_the_result_is_metric_closed_and_touches_with_the_header_of_the_image(world: World) -> None:
     frames, images = world.listen(TFMessage, "/tf", 100), world.listen(Image, "/image", 100)
-    result = unguided(world)
-    assert result.error_code == 0, result.error_text
-    message = result.reconstruction
+    world.wait_for(lambda: bool(images))
+    for _ in range(3):  # a busy machine may keep from this listener the very image that the node got
+        result = unguided(world)
+        assert result.error_code == 0, result.error_text
+        message = result.reconstruction
+        if any(image.header == message.header for image in images):
+            break
     assert any(image.header == message.header for image in images)
 
     obj = message.object
