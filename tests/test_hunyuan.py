@@ -35,7 +35,6 @@ from fmh_ros.core.flow.hunyuan.checkpoint import FOLDERS, Checkpoint
 from fmh_ros.core.flow.hunyuan.decoder import BOUNDS
 from fmh_ros.core.flow.hunyuan.model import (
     MODEL_IDS,
-    HunyuanCondition,
     HunyuanOptions,
     HunyuanShapeModel,
     make_hunyuan,
@@ -43,6 +42,7 @@ from fmh_ros.core.flow.hunyuan.model import (
 from fmh_ros.core.flow.hunyuan.networks import HunyuanNetworks, make_networks
 from fmh_ros.core.flow.hunyuan.picture import cut_out, encoder_input, prepare_picture, recentre
 from fmh_ros.core.flow.sampler import euler_step, initial_noise, sigmas
+from fmh_ros.core.flow.vecset.model import ImageTokens
 
 pytestmark = needs_hunyuan
 
@@ -110,7 +110,7 @@ def test_guidance_moves_from_the_unconditional_velocity_through_the_conditional_
     )
     assert float((seen - free).abs().max()) > 1e-3
     assert torch.allclose(guided, free + 4.0 * (seen - free), atol=1e-5)
-    swapped = model.velocity(LATENT, 0.3, HunyuanCondition(condition.tokens.flip(0)))
+    swapped = model.velocity(LATENT, 0.3, ImageTokens(condition.tokens.flip(0)))
     assert torch.allclose(swapped, seen + 4.0 * (free - seen), atol=1e-5)
 
 

@@ -35,7 +35,6 @@ from fmh_ros.core.flow.triposg.model import (
     CONFIGS,
     MODEL_ID,
     WEIGHTS,
-    TripoSGCondition,
     TripoSGNetworks,
     TripoSGOptions,
     TripoSGShapeModel,
@@ -44,6 +43,7 @@ from fmh_ros.core.flow.triposg.model import (
     make_triposg,
 )
 from fmh_ros.core.flow.triposg.picture import EncoderFormat, encoder_input, prepare_picture
+from fmh_ros.core.flow.vecset.model import ImageTokens
 from fmh_ros.core.frame.camera import camera_from_field_of_view
 from fmh_ros.core.transforms import Similarity
 
@@ -215,7 +215,7 @@ def _recorded(scale: float = 1.0) -> tuple[TripoSGShapeModel, Recorder]:
 
 def test_time_runs_from_1000_at_noise_to_0_at_data_and_steps_end_at_the_data() -> None:
     model, recorder = _recorded()
-    condition = TripoSGCondition(torch.zeros(2, 5, 24))
+    condition = ImageTokens(torch.zeros(2, 5, 24))
     levels, x = model.schedule(4), LATENT
     for here, there in pairwise(levels):
         velocity = model.velocity(x, here, condition)

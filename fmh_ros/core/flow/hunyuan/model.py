@@ -24,36 +24,29 @@ from fmh_ros.core.flow.hunyuan.checkpoint import FOLDERS, read_checkpoint, varia
 from fmh_ros.core.flow.hunyuan.decoder import BOUNDS, HunyuanDecoder
 from fmh_ros.core.flow.hunyuan.networks import HunyuanNetworks, freeze, make_networks
 from fmh_ros.core.flow.hunyuan.picture import encoder_input, prepare_picture
-from fmh_ros.core.flow.vecset.decoder import DecodeSettings
-from fmh_ros.core.flow.vecset.field import VecsetField
+from fmh_ros.core.flow.sampler import sigmas
 from fmh_ros.core.flow.vecset.loading import parse_options
+from fmh_ros.core.flow.vecset.model import GeneratorOptions, ImageTokens, VecsetShapeModel, shifted
 from fmh_ros.core.pretrained import local_path, network_dtype, shared
-from fmh_ros.core.transforms import Similarity
 
 #: Catalogue's id of each variant, and of the publisher's faster autoencoders that may replace a variant's own.
 MODEL_IDS = {variant: f"hunyuan3d-{variant}" for variant in FOLDERS}
 VAE_IDS = {"2.0": "hunyuan3d-vae-2.0-turbo", "mini": "hunyuan3d-vae-mini-turbo"}
 
 
-@dataclass(frozen=True)
-class HunyuanOptions:
-    """Options of the generator.
+@dataclass(frozen=True, kw_only=True)
+class HunyuanOptions(GeneratorOptions):
+    """Options of the generator, beside those of every one.
 
-    variant : one of ``checkpoint.FOLDERS``; dtype : of the networks, "auto" for bfloat16 on a GPU and float32 on a CPU.
-    guidance_scale : of classifier-free guidance, or the distilled networks' input for it.
+    variant : one of ``checkpoint.FOLDERS``. guidance_scale : for distilled networks their input for it.
     guidance_schedule : "constant", as the paper says, or "decaying", as its public code does: from the middle of the
         flow on, the scale times (1 - sigma), which ends below 1 and so away from the condition.
-    memory_mb, mesh_resolution : see ``DecodeSettings``. compile : compile the denoiser and the token transformer.
     fast_vae : decode with the publisher's faster autoencoder.
     """
 
     variant: str = "2.0"
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     guidance_scale: float = 5.0
     guidance_schedule: Literal["constant", "decaying"] = "constant"
-    memory_mb: int = 4096
-    mesh_resolution: int = 256
-    compile: bool = False
     fast_vae: bool = False
 
     def scale_at(self, sigma: float) -> float:
@@ -62,26 +55,18 @@ class HunyuanOptions:
         return self.guidance_scale * (1.0 - sigma) if decays else self.guidance_scale
 
 
-@dataclass(frozen=True)
-class HunyuanCondition:
-    """Image tokens (2, T, C), conditional first and then zeros, or (1, T, C) for a network with distilled guidance."""
-
-    tokens: Tensor
-
-
-class HunyuanShapeModel:
-    """The flow and the autoencoder of one variant; networks are frozen, latents and velocities are float32."""
+class HunyuanShapeModel(VecsetShapeModel):
+    """The flow and the autoencoder of one variant. Conditions are [the picture's tokens, zeros]."""
 
     bounds = BOUNDS
-    temperature = 1.0
+    options: HunyuanOptions
 
     def __init__(self, networks: HunyuanNetworks, options: HunyuanOptions | None = None) -> None:
+        super().__init__()
         self.networks = networks
         self.options = options or HunyuanOptions()
         self.name = f"hunyuan3d-{self.options.variant}"
         self.latent_shape: tuple[int, ...] = tuple(networks.vae.latent_shape)
-        self.device = torch.device("cpu")
-        self.dtype = torch.float32
 
     @classmethod
     def load(
@@ -121,15 +106,14 @@ class HunyuanShapeModel:
         """
         shift, phases = self.networks.shift, self.networks.phases
         if phases is None:
-            even = [step / steps for step in range(steps + 1)]
-            return tuple(shift * s / (1.0 + (shift - 1.0) * s) for s in even)
+            return tuple(shifted(level, shift) for level in sigmas(steps))
         if steps > phases:
             raise UsageError(f"{steps} flow steps", expected=f"at most {phases} with Hunyuan3D {self.options.variant}")
         chosen = [step * phases // steps for step in range(steps)]
         return (*((max(k * (1000 // phases) - 1, 0)) / 999 for k in chosen), 1.0)
 
     @torch.no_grad()
-    def encode_condition(self, view: ObjectView) -> HunyuanCondition:
+    def encode_condition(self, view: ObjectView) -> ImageTokens:
         """Encode the completed view's picture. Raises EmptyObjectMaskError."""
         how, encoder = self.networks.picture, self.networks.image_encoder
         picture = encoder_input(prepare_picture(view, how), how).to(self.device, self.dtype)
@@ -137,11 +121,11 @@ class HunyuanShapeModel:
         if not how.class_token:
             tokens = tokens[:, 1:]
         if self.networks.guidance_embedded:
-            return HunyuanCondition(tokens)
-        return HunyuanCondition(torch.cat([tokens, torch.zeros_like(tokens)]))
+            return ImageTokens(tokens)
+        return ImageTokens(torch.cat([tokens, torch.zeros_like(tokens)]))
 
     @torch.no_grad()
-    def velocity(self, latent: Tensor, sigma: float, condition: HunyuanCondition) -> Tensor:
+    def velocity(self, latent: Tensor, sigma: float, condition: ImageTokens) -> Tensor:
         """Guided velocity, float32, on the networks' device."""
         tokens = condition.tokens
         batch = tokens.shape[0]
@@ -156,15 +140,9 @@ class HunyuanShapeModel:
         result: Tensor = free + scale * (conditioned - free)
         return result
 
-    def decode(self, latent: Tensor) -> VecsetField:
-        """Decode a clean latent to a field, differentiable to it."""
-        decoder = HunyuanDecoder(self.networks.vae, self.options.memory_mb)
-        settings = DecodeSettings(self.options.memory_mb, self.options.mesh_resolution)
-        return VecsetField(decoder, decoder.remember(latent), settings)
-
-    def canonical_to_view(self, view: ObjectView) -> Similarity | None:
-        """None: how the generated shape stands in the view is only roughly known."""
-        return None
+    def make_decoder(self) -> HunyuanDecoder:
+        """The variant's autoencoder."""
+        return HunyuanDecoder(self.networks.vae, self.options.memory_mb)
 
 
 def make_hunyuan(models: Mapping[str, Path], options: Mapping[str, Any], device: str) -> HunyuanShapeModel:

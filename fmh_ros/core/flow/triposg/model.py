@@ -15,7 +15,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -24,18 +24,17 @@ from torch import Tensor, nn
 
 from fmh_ros.core.cues.types import ObjectView
 from fmh_ros.core.errors import ModelFileError, ModelMissingError
+from fmh_ros.core.flow.sampler import sigmas
 from fmh_ros.core.flow.triposg.decoder import BOUNDS, TripoSGDecoder
 from fmh_ros.core.flow.triposg.picture import EncoderFormat, encoder_input, prepare_picture
-from fmh_ros.core.flow.vecset.decoder import DecodeSettings
-from fmh_ros.core.flow.vecset.field import VecsetField
 from fmh_ros.core.flow.vecset.loading import (
     empty_weights,
     fill,
     make_image_encoder,
     parse_options,
 )
+from fmh_ros.core.flow.vecset.model import GeneratorOptions, ImageTokens, VecsetShapeModel, shifted
 from fmh_ros.core.pretrained import library, local_path, network_dtype, shared
-from fmh_ros.core.transforms import Similarity
 
 #: Catalogue's id of the model.
 MODEL_ID = "triposg"
@@ -61,21 +60,15 @@ def its_time(sigma: float) -> float:
     return 1000.0 * (1.0 - sigma)
 
 
-@dataclass(frozen=True)
-class TripoSGOptions:
-    """Options of the generator.
+@dataclass(frozen=True, kw_only=True)
+class TripoSGOptions(GeneratorOptions):
+    """Options of the generator, beside those of every one.
 
-    tokens : of the latent; the published weights were trained with up to 2048. dtype : of the networks, "auto" for
-    bfloat16 on a GPU and float32 on a CPU. guidance_scale : of classifier-free guidance.
-    memory_mb, mesh_resolution : see ``DecodeSettings``. compile : compile the denoiser.
+    tokens : of the latent; the published weights were trained with up to 2048.
     """
 
     tokens: int = 2048
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     guidance_scale: float = 7.0
-    memory_mb: int = 4096
-    mesh_resolution: int = 256
-    compile: bool = False
 
 
 @dataclass(frozen=True)
@@ -93,27 +86,19 @@ class TripoSGNetworks:
     shift: float = 1.0
 
 
-@dataclass(frozen=True)
-class TripoSGCondition:
-    """Image tokens (2, T, C): zeros first, then the picture's."""
-
-    tokens: Tensor
-
-
-class TripoSGShapeModel:
-    """The flow and its autoencoder; networks are frozen, latents and velocities are float32."""
+class TripoSGShapeModel(VecsetShapeModel):
+    """The flow and its autoencoder. Conditions are [zeros, the picture's tokens]."""
 
     name = "triposg"
     bounds = BOUNDS
-    temperature = 1.0
+    options: TripoSGOptions
 
     def __init__(self, networks: TripoSGNetworks, options: TripoSGOptions | None = None) -> None:
+        super().__init__()
         self.networks = networks
         self.options = options or TripoSGOptions()
         denoiser: Any = networks.denoiser
         self.latent_shape: tuple[int, ...] = (self.options.tokens, denoiser.proj_out.out_features)
-        self.device = torch.device("cpu")
-        self.dtype = torch.float32
 
     @classmethod
     def load(cls, folder: Path, options: TripoSGOptions, device: str = "cpu") -> TripoSGShapeModel:
@@ -133,19 +118,17 @@ class TripoSGShapeModel:
 
     def schedule(self, steps: int) -> tuple[float, ...]:
         """The steps + 1 noise levels, 0 to 1: the publisher's shifted ones, turned round."""
-        shift = self.networks.shift
-        falling = [1.0 - step / steps for step in range(steps + 1)]
-        return tuple(1.0 - shift * s / (1.0 + (shift - 1.0) * s) for s in falling)
+        return tuple(1.0 - shifted(1.0 - level, self.networks.shift) for level in sigmas(steps))
 
     @torch.no_grad()
-    def encode_condition(self, view: ObjectView) -> TripoSGCondition:
+    def encode_condition(self, view: ObjectView) -> ImageTokens:
         """Encode the completed view's picture. Raises EmptyObjectMaskError."""
         picture = encoder_input(prepare_picture(view), self.networks.picture).to(self.device, self.dtype)
         tokens: Tensor = self.networks.image_encoder(picture).last_hidden_state
-        return TripoSGCondition(torch.cat([torch.zeros_like(tokens), tokens]))
+        return ImageTokens(torch.cat([torch.zeros_like(tokens), tokens]))
 
     @torch.no_grad()
-    def velocity(self, latent: Tensor, sigma: float, condition: TripoSGCondition) -> Tensor:
+    def velocity(self, latent: Tensor, sigma: float, condition: ImageTokens) -> Tensor:
         """Guided velocity, float32, on the networks' device."""
         x = latent.to(self.device, self.dtype).expand(2, *latent.shape[1:])
         time = torch.full((2,), its_time(sigma), device=self.device)
@@ -153,15 +136,9 @@ class TripoSGShapeModel:
         result: Tensor = free + self.options.guidance_scale * (conditioned - free)
         return result
 
-    def decode(self, latent: Tensor) -> VecsetField:
-        """Decode a clean latent to a field, differentiable to it."""
-        decoder = TripoSGDecoder(self.networks.vae, self.options.memory_mb)
-        settings = DecodeSettings(self.options.memory_mb, self.options.mesh_resolution)
-        return VecsetField(decoder, decoder.remember(latent), settings)
-
-    def canonical_to_view(self, view: ObjectView) -> Similarity | None:
-        """None: how the generated shape stands in the view is not known."""
-        return None
+    def make_decoder(self) -> TripoSGDecoder:
+        """The decoding half of the autoencoder."""
+        return TripoSGDecoder(self.networks.vae, self.options.memory_mb)
 
 
 def make_networks(
