@@ -15,10 +15,11 @@ import pytest
 import torch
 import trimesh
 from guidance_scene import Scene, moved, observe, slab_hand
-from tiny_hunyuan import flag_view, needs_hunyuan
+from tiny_hunyuan import needs_hunyuan
 from tiny_hunyuan import random_model as random_hunyuan
 from tiny_triposg import needs_triposg
 from tiny_triposg import random_model as random_triposg
+from tiny_vecset import flag_view
 from torch import Tensor
 
 from fmh_ros.core.errors import CancelledError

@@ -19,14 +19,12 @@ import yaml
 from PIL import Image
 from safetensors.torch import save_file
 from tiny_hunyuan import (
-    CHANNELS,
-    TOKENS,
-    flag_view,
     needs_hunyuan,
     random_model,
     random_networks,
     tiny_config,
 )
+from tiny_vecset import CHANNELS, LATENT, POINTS, TOKENS, flag_view
 from torch import Tensor, nn
 
 from fmh_ros.core.errors import EmptyObjectMaskError, ModelFileError, ModelMissingError, UsageError
@@ -41,13 +39,10 @@ from fmh_ros.core.flow.hunyuan.model import (
 )
 from fmh_ros.core.flow.hunyuan.networks import HunyuanNetworks, make_networks
 from fmh_ros.core.flow.hunyuan.picture import cut_out, encoder_input, prepare_picture, recentre
-from fmh_ros.core.flow.sampler import euler_step, initial_noise, sigmas
+from fmh_ros.core.flow.sampler import euler_step, sigmas
 from fmh_ros.core.flow.vecset.model import ImageTokens
 
 pytestmark = needs_hunyuan
-
-LATENT = initial_noise((TOKENS, CHANNELS), torch.Generator().manual_seed(0))
-POINTS = 2.0 * torch.rand((600, 3), generator=torch.Generator().manual_seed(1)) - 1.0
 
 
 # The flow

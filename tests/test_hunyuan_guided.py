@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import torch
 from guidance_scene import moved, observe, slab_hand
-from tiny_hunyuan import fitted_model, flag_view, needs_hunyuan, shape_distance, tokens_of
+from tiny_hunyuan import fitted_model, needs_hunyuan, shape_distance, tokens_of
+from tiny_vecset import flag_view
 from torch import Tensor
 
 from fmh_ros.core.cues.types import ObjectView

@@ -14,16 +14,14 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tiny_hunyuan import flag_view
 from tiny_triposg import (
-    CHANNELS,
-    TOKENS,
     needs_triposg,
     random_model,
     random_networks,
     save_published,
     tiny_configs,
 )
+from tiny_vecset import CHANNELS, LATENT, POINTS, TOKENS, flag_view
 from torch import Tensor, nn
 
 from fmh_ros.core.errors import EmptyObjectMaskError, ModelFileError, ModelMissingError, UsageError
@@ -48,9 +46,6 @@ from fmh_ros.core.frame.camera import camera_from_field_of_view
 from fmh_ros.core.transforms import Similarity
 
 pytestmark = needs_triposg
-
-LATENT = initial_noise((TOKENS, CHANNELS), torch.Generator().manual_seed(0))
-POINTS = 2.0 * torch.rand((300, 3), generator=torch.Generator().manual_seed(1)) - 1.0
 
 
 # The published checkpoint

@@ -7,37 +7,23 @@ import importlib.util
 from functools import cache
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
+from tiny_vecset import CHANNELS, IMAGE_ENCODER, TOKENS
 from torch import Tensor
 
-from fmh_ros.core.cues.types import ObjectView
 from fmh_ros.core.flow.hunyuan.checkpoint import Checkpoint
 from fmh_ros.core.flow.hunyuan.model import HunyuanOptions, HunyuanShapeModel
 from fmh_ros.core.flow.hunyuan.networks import HunyuanNetworks, make_networks
-from fmh_ros.core.frame.camera import CameraModel
-from fmh_ros.core.transforms import Similarity
 
 needs_hunyuan = pytest.mark.skipif(
     importlib.util.find_spec("hy3dgen") is None,
     reason="hy3dgen is not installed (its licence restricts use): pip install --no-deps hy3dgen==2.0.2",
 )
 
-TOKENS, CHANNELS = 12, 8
-
 
 def tiny_config(turbo: bool = False, **vae: Any) -> dict[str, Any]:
     """A config in the publisher's layout."""
-    dino = {
-        "hidden_size": 24,
-        "image_size": 28,
-        "mlp_ratio": 2,
-        "model_type": "dinov2",
-        "num_attention_heads": 2,
-        "num_hidden_layers": 1,
-        "patch_size": 14,
-    }
     scheduler = "ConsistencyFlowMatchEulerDiscreteScheduler" if turbo else "FlowMatchEulerDiscreteScheduler"
     shape = {
         "num_latents": TOKENS,
@@ -65,7 +51,7 @@ def tiny_config(turbo: bool = False, **vae: Any) -> dict[str, Any]:
         "qkv_bias": True,
         "guidance_embed": turbo,
     }
-    encoder = {"type": "DinoImageEncoder", "kwargs": {"config": dino, "image_size": 28}}
+    encoder = {"type": "DinoImageEncoder", "kwargs": {"config": IMAGE_ENCODER, "image_size": 28}}
     return {
         "model": {"target": "hy3dgen.shapegen.models.Hunyuan3DDiT", "params": denoiser},
         "vae": {"target": "hy3dgen.shapegen.models.ShapeVAE", "params": shape | vae},
@@ -90,23 +76,6 @@ def random_networks(turbo: bool = False, **vae: Any) -> HunyuanNetworks:
 
 def random_model(turbo: bool = False, **options: Any) -> HunyuanShapeModel:
     return HunyuanShapeModel(random_networks(turbo), HunyuanOptions(**options)).to("cpu")
-
-
-def view_of(image: np.ndarray, mask: np.ndarray) -> ObjectView:
-    size = len(mask)
-    K = np.array([[3.0 * size, 0, size / 2], [0, 3.0 * size, size / 2], [0, 0, 1]])
-    pose = Similarity(np.eye(3), np.array([0, 0, 0.6]), 0.1)
-    return ObjectView(CameraModel(size, size, K), mask, mask < 0, None, None, image, pose)
-
-
-def flag_view(size: int = 96) -> ObjectView:
-    """An L off the centre in two colours: neither mirrored nor turned does it look the same."""
-    image = np.full((size, size, 3), 255, np.uint8)
-    mask = np.zeros((size, size), np.float32)
-    mask[20:70, 30:42], mask[58:70, 30:66] = 1, 1
-    image[mask > 0] = (200, 30, 60)
-    image[20:40, 30:42] = (10, 90, 240)
-    return view_of(image, mask)
 
 
 #: Truncation of the fitted value, canonical units; deviation of the shape parameters, and of tokens about them.

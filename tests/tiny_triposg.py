@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import save_file
+from tiny_vecset import CHANNELS, IMAGE_ENCODER, TOKENS
 from torch import Tensor
 
 from fmh_ros.core.flow.triposg.model import (
@@ -26,8 +27,6 @@ needs_triposg = pytest.mark.skipif(
     any(importlib.util.find_spec(name) is None for name in ("diffusers", "transformers", "accelerate")),
     reason="optional libraries are not installed: pip install 'fmh-ros[foundation]'",
 )
-
-TOKENS, CHANNELS = 12, 8
 
 
 def tiny_configs() -> dict[str, dict[str, Any]]:
@@ -54,15 +53,7 @@ def tiny_configs() -> dict[str, dict[str, Any]]:
             "width_decoder": 48,
             "width_encoder": 16,
         },
-        "encoder": {
-            "hidden_size": 24,
-            "image_size": 28,
-            "mlp_ratio": 2,
-            "model_type": "dinov2",
-            "num_attention_heads": 2,
-            "num_hidden_layers": 1,
-            "patch_size": 14,
-        },
+        "encoder": IMAGE_ENCODER,
         "picture": {
             "crop_size": {"height": 28, "width": 28},
             "do_center_crop": True,
