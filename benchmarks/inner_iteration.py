@@ -200,7 +200,7 @@ def make_case(seed: int, config: GuidanceConfig) -> Case:
         truth.hand_mask, truth.object_mask, truth.object_mask.astype(np.float32), truth.amodal_mask * np.float32(1), 1.0
     )
     points = SensorPointMapper().map_points(frame, seen, masks)
-    hand = fit_hand(seen, frame.camera, rig, depth=frame.depth, hand_mask=masks.hand)
+    hand = fit_hand(seen, frame.camera, rig, depth=frame.depth, hand_mask=masks.hand).mesh
     supervision = build_supervision(frame, masks, points, seen, config.render_size)
     objective = Objective(supervision, hand, mesh_field(hand.vertices, hand.faces), config)
     low, high = truth.object_vertices.min(0), truth.object_vertices.max(0)

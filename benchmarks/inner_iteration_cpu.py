@@ -60,7 +60,7 @@ def main() -> None:
     whole = truth.amodal_mask.astype(np.float32)
     masks = SceneMasks(truth.hand_mask, truth.object_mask, truth.object_mask.astype(np.float32), whole, 1.0)
     points = SensorPointMapper().map_points(frame, seen, masks)
-    hand = fit_hand(seen, frame.camera, rig, depth=frame.depth, hand_mask=masks.hand)
+    hand = fit_hand(seen, frame.camera, rig, depth=frame.depth, hand_mask=masks.hand).mesh
     view = complete_view(frame, masks, points, hand)
     supervision = build_supervision(frame, masks, points, seen, config.render_size)
     begin = time.process_time()

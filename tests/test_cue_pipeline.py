@@ -63,7 +63,7 @@ class Regresses:
 
     def regress(self, frame: Frame, hand: HandObservation) -> HandMesh:
         rig = load_generic_rig()
-        fitted = fit_hand(hand, frame.camera, rig)
+        fitted = fit_hand(hand, frame.camera, rig).mesh
         place = fitted.T_camera_hand
         found = RegressedHand(place.apply(fitted.vertices), place.apply(fitted.keypoints))
         return to_hand_mesh(found, rig, fitted.reprojection_px, fitted.score)

@@ -99,7 +99,7 @@ def test_the_hand_that_holds_something_is_found_on_its_side_and_fitted(detector,
     assert 0.25 < hand.score <= 1
     if side == "left":
         frame, hand = frame.mirrored(), mirror_observation(hand, frame.camera.width)
-    mesh = fit_hand(hand, frame.camera, load_generic_rig())
+    mesh = fit_hand(hand, frame.camera, load_generic_rig()).mesh
     extent = max(hand.box[2] - hand.box[0], hand.box[3] - hand.box[1])
     assert mesh.reprojection_px < 0.07 * extent
 

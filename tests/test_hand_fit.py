@@ -51,7 +51,7 @@ def depth_of(vertices):
 @pytest.mark.parametrize("name", POSES)
 def test_exact_landmarks_are_reproduced_to_a_pixel_and_the_pose_is_recovered(name):
     observation, vertices, points = scene(name)
-    hand = fit_hand(observation, CAMERA, RIG)
+    hand = fit_hand(observation, CAMERA, RIG).mesh
     fitted = hand.T_camera_hand.apply(hand.keypoints)
     pixel_errors = np.linalg.norm(CAMERA.project(fitted) - observation.keypoints_2d, axis=1)
     assert pixel_errors.max() < 1.5
@@ -67,7 +67,7 @@ def test_exact_landmarks_are_reproduced_to_a_pixel_and_the_pose_is_recovered(nam
 def test_depth_fixes_size_and_distance(true_scale):
     observation, vertices, _ = scene("back towards the camera", true_scale)
     depth = depth_of(vertices)
-    hand = fit_hand(observation, CAMERA, RIG, depth=depth, hand_mask=np.isfinite(depth))
+    hand = fit_hand(observation, CAMERA, RIG, depth=depth, hand_mask=np.isfinite(depth)).mesh
     assert hand.scale == pytest.approx(true_scale, rel=0.015)
     assert hand.scale_sigma < 0.05
     placed = hand.T_camera_hand.apply(hand.vertices)
@@ -78,7 +78,7 @@ def test_depth_fixes_size_and_distance(true_scale):
 
 
 def test_without_depth_the_size_is_the_priors_and_says_so():
-    hand = fit_hand(scene("back towards the camera", 1.15)[0], CAMERA, RIG)
+    hand = fit_hand(scene("back towards the camera", 1.15)[0], CAMERA, RIG).mesh
     assert hand.scale == pytest.approx(1.0, abs=1e-3)
     assert hand.scale_sigma == pytest.approx(0.08)
 
@@ -93,7 +93,7 @@ def test_depth_of_an_object_in_front_of_the_palm_does_not_move_the_hand():
     )
     hidden = np.isfinite(ball_depth)
     depth = np.where(hidden, ball_depth, hand_depth).astype(np.float32)
-    hand = fit_hand(observation, CAMERA, RIG, depth=depth, hand_mask=np.isfinite(hand_depth) & ~hidden)
+    hand = fit_hand(observation, CAMERA, RIG, depth=depth, hand_mask=np.isfinite(hand_depth) & ~hidden).mesh
     assert hand.scale == pytest.approx(1.0, rel=0.02)
 
 
@@ -103,12 +103,12 @@ def test_depth_with_holes_and_noise_still_fixes_the_size():
     depth = depth_of(vertices) + rng.normal(0, 0.004, (480, 640)).astype(np.float32)
     depth[rng.random(depth.shape) < 0.3] = np.nan
     pixels = observation.keypoints_2d + rng.normal(0, 2.0, (21, 2))
-    hand = fit_hand(replace(observation, keypoints_2d=pixels), CAMERA, RIG, depth=depth)
+    hand = fit_hand(replace(observation, keypoints_2d=pixels), CAMERA, RIG, depth=depth).mesh
     assert hand.scale == pytest.approx(1.1, rel=0.03)
 
 
 def test_the_fitted_mesh_stays_closed_and_outward():
-    hand = fit_hand(scene("edge on, off centre")[0], CAMERA, RIG)
+    hand = fit_hand(scene("edge on, off centre")[0], CAMERA, RIG).mesh
     mesh = trimesh.Trimesh(hand.vertices, hand.faces, process=False)
     assert mesh.is_watertight
     assert mesh.volume > 2e-4
@@ -117,17 +117,18 @@ def test_the_fitted_mesh_stays_closed_and_outward():
     assert np.allclose(hand.keypoints[0], 0, atol=1e-9)
 
 
-def test_landmarks_that_no_hand_can_make_are_scored_down():
+def test_landmarks_that_no_hand_can_make_are_scored_down_and_cost_more():
     observation, _, _ = scene("back towards the camera")
     wrong = observation.keypoints_2d.copy()
     wrong[[4, 8, 12, 16, 20]] = wrong[[20, 4, 16, 8, 12]]
     good = fit_hand(observation, CAMERA, RIG)
     bad = fit_hand(replace(observation, keypoints_2d=wrong), CAMERA, RIG)
-    assert bad.score < 0.5 * good.score
+    assert bad.mesh.score < 0.5 * good.mesh.score
+    assert bad.cost > 10 * good.cost
 
 
 def test_a_left_hand_is_fitted_in_the_mirrored_frame():
-    observation, _, _ = scene("back towards the camera")
+    observation, _, points = scene("back towards the camera")
     left = mirror_observation(observation, CAMERA.width)
     assert left.side == "left"
     with pytest.raises(HandFitError, match="left"):
@@ -135,6 +136,11 @@ def test_a_left_hand_is_fitted_in_the_mirrored_frame():
     again = mirror_observation(left, CAMERA.width)
     assert np.allclose(again.keypoints_2d, observation.keypoints_2d)
     assert np.allclose(again.box, observation.box)
+    # What the mirrored camera sees of the mirrored hand, its depth as it was.
+    mirror = np.array([-1.0, 1.0, 1.0])
+    assert np.allclose(CAMERA.mirrored().project(points * mirror), left.keypoints_2d, atol=1e-9)
+    rotation, _ = Rotation.align_vectors(left.keypoints_world, (points - points.mean(0)) * mirror)
+    assert np.allclose(rotation.apply((points - points.mean(0)) * mirror), left.keypoints_world, atol=1e-9)
 
 
 def test_unusable_landmarks_are_refused():
@@ -153,7 +159,7 @@ def test_marks_of_a_landmark_network_are_not_taken_for_joints():
     seen = replace(observation, keypoints_2d=pixels, keypoints_world=world, convention="mediapipe")
     depth = depth_of(vertices)
     fits = {
-        convention: fit_hand(replace(seen, convention=convention), CAMERA, RIG, depth=depth)
+        convention: fit_hand(replace(seen, convention=convention), CAMERA, RIG, depth=depth).mesh
         for convention in ("mediapipe", "joints")
     }
     errors = {

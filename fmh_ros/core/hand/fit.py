@@ -67,6 +67,15 @@ class FitSettings:
     depth_rounds: int = 3
 
 
+@dataclass(frozen=True)
+class FittedHand:
+    """A fit: the posed mesh, and the sum of squared residuals, in deviations, comparable among fits to the same picture
+    and depth."""
+
+    mesh: HandMesh
+    cost: float
+
+
 def fit_hand(
     observation: HandObservation,
     camera: CameraModel,
@@ -76,7 +85,7 @@ def fit_hand(
     hand_mask: NDArray[np.bool_] | None = None,
     settings: FitSettings | None = None,
     check: Callable[[], None] | None = None,
-) -> HandMesh:
+) -> FittedHand:
     """Fit a right hand.
 
     Args:
@@ -90,26 +99,11 @@ def fit_hand(
         check: called between iterations; what it raises ends the fit.
 
     Returns:
-        The posed mesh. ``scale_sigma`` is the size prior's without depth, smaller with it.
+        The posed mesh, whose ``scale_sigma`` is the size prior's without depth and smaller with it, and its cost.
 
     Raises:
         HandFitError: the landmarks are unusable, belong to a left hand, or no plausible pose explains them.
     """
-    mesh, _ = fit_with_cost(observation, camera, rig, depth=depth, hand_mask=hand_mask, settings=settings, check=check)
-    return mesh
-
-
-def fit_with_cost(
-    observation: HandObservation,
-    camera: CameraModel,
-    rig: HandRig,
-    *,
-    depth: NDArray[np.float32] | None = None,
-    hand_mask: NDArray[np.bool_] | None = None,
-    settings: FitSettings | None = None,
-    check: Callable[[], None] | None = None,
-) -> tuple[HandMesh, float]:
-    """``fit_hand``, with the sum of squared residuals, in deviations: comparable among fits to the same picture."""
     settings = settings or FitSettings()
     _check(observation)
     problem = _Problem(observation, camera, rig, settings)
@@ -122,7 +116,7 @@ def fit_with_cost(
     sigma = settings.size
     if depth is not None:
         theta, sigma = _use_depth(problem, theta, depth, hand_mask)
-    return problem.result(theta, sigma), problem.cost(theta)
+    return FittedHand(problem.result(theta, sigma), problem.cost(theta))
 
 
 def _check(observation: HandObservation) -> None:

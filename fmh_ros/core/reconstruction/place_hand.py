@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from fmh_ros.core.cues.anchoring import anchor_on_depth
 from fmh_ros.core.cues.types import PointMap
 from fmh_ros.core.errors import HandFitError
-from fmh_ros.core.hand.fit import fit_with_cost, mirror_observation
+from fmh_ros.core.hand.fit import FittedHand, fit_hand, mirror_observation
 from fmh_ros.core.hand.types import HandMesh
 from fmh_ros.core.reconstruction.choose import ChosenHand
 from fmh_ros.core.reconstruction.mirror import mirror_masks, mirror_points
@@ -49,18 +49,18 @@ def place_hand(
         if points is not None and measured:
             hand = anchor_on_depth(hand, chosen.frame.camera, points.depth, chosen.masks.hand)
         return PlacedHand(chosen, points, hand)
-    hand, cost = _fit(stages, chosen, points if measured else None, check)
+    fitted = _fit(stages, chosen, points if measured else None, check)
     if not measured or side_known or chosen.observation.side_score > SURE_SIDE:
-        return PlacedHand(chosen, points, hand)
+        return PlacedHand(chosen, points, fitted.mesh)
     assert points is not None
     turned, turned_points = other_side(chosen), mirror_points(points)
     try:
-        other, other_cost = _fit(stages, turned, turned_points, check)
+        other = _fit(stages, turned, turned_points, check)
     except HandFitError:  # no hand of that side can be there
-        return PlacedHand(chosen, points, hand)
-    if other_cost < CLEARLY * cost:
-        return PlacedHand(turned, turned_points, other)
-    return PlacedHand(chosen, points, hand)
+        return PlacedHand(chosen, points, fitted.mesh)
+    if other.cost < CLEARLY * fitted.cost:
+        return PlacedHand(turned, turned_points, other.mesh)
+    return PlacedHand(chosen, points, fitted.mesh)
 
 
 def other_side(chosen: ChosenHand) -> ChosenHand:
@@ -80,10 +80,8 @@ def other_side(chosen: ChosenHand) -> ChosenHand:
     )
 
 
-def _fit(
-    stages: Stages, chosen: ChosenHand, points: PointMap | None, check: Callable[[], None]
-) -> tuple[HandMesh, float]:
+def _fit(stages: Stages, chosen: ChosenHand, points: PointMap | None, check: Callable[[], None]) -> FittedHand:
     depth = None if points is None else points.depth
-    return fit_with_cost(
+    return fit_hand(
         chosen.observation, chosen.frame.camera, stages.rig, depth=depth, hand_mask=chosen.masks.hand, check=check
     )
