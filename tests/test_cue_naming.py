@@ -92,6 +92,8 @@ class Service(HTTPServer):
 
     status, answer = 200, "A red box."
     body: Any = None
+    #: Bytes that are promised and never sent.
+    withheld = 0
     asked: list[tuple[str, dict[str, str], dict[str, Any]]]
 
 
@@ -102,9 +104,11 @@ class Handler(BaseHTTPRequestHandler):
         asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         self.server.asked.append((self.path, dict(self.headers), asked))
         body = self.server.body or {"candidates": [{"content": {"parts": [{"text": self.server.answer}]}}]}
+        data = body if isinstance(body, bytes) else json.dumps(body).encode()
         self.send_response(self.server.status)
+        self.send_header("Content-Length", str(len(data) + self.server.withheld))
         self.end_headers()
-        self.wfile.write(body if isinstance(body, bytes) else json.dumps(body).encode())
+        self.wfile.write(data)
 
     def log_message(self, format: str, *args: Any) -> None:
         pass
@@ -165,6 +169,9 @@ def test_no_network_no_key_and_no_answer_are_told_apart(service: Service, monkey
         service.body = body
         with pytest.raises(RemoteModelError, match="no text"):
             client(service).name_object(scene.frame, scene.hand)
+    service.body, service.withheld = None, 100
+    with pytest.raises(RemoteModelError, match="cannot be reached"):
+        client(service).name_object(scene.frame, scene.hand)
     with pytest.raises(RemoteModelError, match="cannot be reached"):
         GeminiNamer("key", endpoint="http://127.0.0.1:9/v1beta", timeout_s=2).name_object(scene.frame, scene.hand)
     monkeypatch.delenv("GEMINI_API_KEY", raising=False)

@@ -267,6 +267,15 @@ def test_ablations_change_the_plan(ablation: Ablation, expected: list[tuple[str,
     assert [(p.name, p.steps) for p in plan_phases(preset("default", ablation))] == expected
 
 
+@pytest.mark.parametrize("steps", [9, 10])
+def test_a_schedule_too_short_for_its_phases_is_refused(steps: int) -> None:
+    with pytest.raises(UsageError, match=f"{steps} flow steps"):
+        plan_phases(replace(preset("default"), flow_steps=steps))
+    assert plan_phases(replace(preset("default", Ablation(guided=False)), flow_steps=steps)) == ()
+    hand_and_object = plan_phases(replace(preset("default"), flow_steps=11))
+    assert [(p.name, p.steps) for p in hand_and_object] == [("hand", (9,)), ("object", (10,))]
+
+
 def test_the_paper_preset_has_the_published_schedule_and_runs() -> None:
     phases = plan_phases(preset("paper"))
     assert [len(p.steps) * p.settings.iterations for p in phases] == [200, 100, 450]

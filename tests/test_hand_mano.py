@@ -13,6 +13,7 @@ from scipy.spatial.transform import Rotation
 
 from fmh_ros.core.errors import FileMissingError, ModelFileError
 from fmh_ros.core.hand.mano import load_mano_rig
+from fmh_ros.core.hand.mano_file import mano_surface, read_mano_file
 from fmh_ros.core.hand.mano_model import load_mano_model
 from fmh_ros.core.hand.rig import load_generic_rig
 
@@ -96,6 +97,9 @@ def test_damaged_incomplete_and_missing_files_are_typed_errors(content, tmp_path
         load_mano_rig(write_pickle(tmp_path / "a.pkl", {k: v for k, v in content.items() if k != "weights"}))
     with pytest.raises(ModelFileError, match="faces"):
         load_mano_rig(write_pickle(tmp_path / "b.pkl", content | {"f": content["f"] + 5000}))
+    data = read_mano_file(write_pickle(tmp_path / "d.pkl", content))
+    with pytest.raises(ModelFileError, match="faces"):
+        mano_surface(tmp_path / "d.pkl", data | {"f": content["f"][:0]})
     with pytest.raises(ModelFileError, match="list"):
         load_mano_rig(write_pickle(tmp_path / "c.pkl", [1, 2]))
     with pytest.raises(FileMissingError):

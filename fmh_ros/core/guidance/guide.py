@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fmh_ros.core.errors import CancelledError
+from fmh_ros.core.errors import CancelledError, UsageError
 from fmh_ros.core.fields.mesh import MeshField
 from fmh_ros.core.fields.pose import PoseParameters
 from fmh_ros.core.fields.protocol import ImplicitField
@@ -63,10 +63,18 @@ class PlannedPhase:
 
 
 def plan_phases(config: GuidanceConfig) -> tuple[PlannedPhase, ...]:
-    """Lay the phases out over the flow steps, as the config and its ablation say."""
+    """Lay the phases out over the flow steps, as the config and its ablation say. Raises UsageError when the hand's and
+    the object's do not fit."""
     ablation, first, count = config.ablation, config.first_guided_step, config.flow_steps
     if not ablation.guided:
         return ()
+    least = first + (1 if ablation.order == "joint" else 2)
+    if count < least:
+        raise UsageError(
+            f"Guidance begins at step {first} of {count} flow steps",
+            expected=f"at least {least} flow steps",
+            change="Raise flow_steps or lower first_guided_step",
+        )
     if ablation.order == "joint":
         phases = [PlannedPhase("joint", tuple(range(first, count)), config.joint)]
     else:

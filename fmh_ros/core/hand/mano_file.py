@@ -120,7 +120,7 @@ def mano_surface(path: Path, data: dict[str, Any]) -> tuple[FloatArray, NDArray[
     count = len(vertices)
     if vertices.shape[1] != 3 or weights.shape != (count, 16) or regressor.shape != (16, count) or count <= 744:
         raise refusal(path, f"arrays of the shapes {vertices.shape}, {weights.shape} and {regressor.shape}")
-    if faces.shape[1] != 3 or faces.min() < 0 or faces.max() >= count:
+    if faces.shape[1] != 3 or not len(faces) or faces.min() < 0 or faces.max() >= count:
         raise refusal(path, "faces that do not fit the vertices")
     try:
         closed = close_holes(faces)

@@ -10,6 +10,7 @@ terms. The user's own words need neither: they are in the prompt.
 from __future__ import annotations
 
 import base64
+import http.client
 import inspect
 import json
 import os
@@ -135,7 +136,7 @@ class GeminiNamer:
             return "".join(part.get("text", "") for part in parts)
         except urllib.error.HTTPError as error:
             raise _refusal(error) from error
-        except (urllib.error.URLError, TimeoutError, ConnectionError) as error:
+        except (OSError, http.client.HTTPException) as error:
             raise RemoteModelError(
                 f"Gemini cannot be reached ({getattr(error, 'reason', error)})",
                 expected="a network connection",
