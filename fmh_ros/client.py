@@ -65,9 +65,7 @@ class Reconstructor:
         self._action = action
         self._own = _OwnNode(domain_id) if node is None else None
         self._node = node if node is not None else self._own.node  # type: ignore[union-attr]
-        self._client: ActionClient[Any, Any, Any] = ActionClient(
-            self._node, Reconstruct, action, callback_group=ReentrantCallbackGroup()
-        )
+        self._client = _SpinningActionClient(self._node, Reconstruct, action, callback_group=ReentrantCallbackGroup())
 
     def __enter__(self) -> Reconstructor:
         return self
@@ -250,6 +248,15 @@ def _goal(
         except AssertionError as error:
             raise UsageError(f"{name} cannot be {value!r}", expected=str(error)) from error
     return goal
+
+
+class _SpinningActionClient(ActionClient):  # type: ignore[type-arg]  # no generic before Kilted
+    """An action client that may be made while another thread spins its node.
+
+    rclpy shows the client to the executor before it gives it the lock that the executor takes (ros2/rclpy#1589).
+    """
+
+    _lock = threading.Lock()  # until the constructor ends; then the client's own
 
 
 class _OwnNode:

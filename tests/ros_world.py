@@ -68,6 +68,8 @@ class World:
         self.context = rclpy.Context()
         rclpy.init(context=self.context, domain_id=self.domain)
         self.node = rclpy.create_node("world", context=self.context)
+        # Made before anything spins: rclpy shows a client to the executor before it is whole (ros2/rclpy#1589).
+        self._action = ActionClient(self.node, Reconstruct, f"/{name}/reconstruct")
         self.executor = MultiThreadedExecutor(4, context=self.context)
         self.executor.add_node(self.node)
         self._fault = ""
@@ -175,11 +177,8 @@ class World:
 
     def send(self, **fields: Any) -> Sent:
         """Send a goal."""
-        if "client" not in self._clients:
-            self._clients["client"] = ActionClient(self.node, Reconstruct, f"/{self.name}/reconstruct")
-        client = self._clients["client"]
-        assert client.wait_for_server(PATIENCE_S), f"There is no action. The node's log:\n{self.log()}"
-        return Sent(self, client, Reconstruct.Goal(**fields))
+        assert self._action.wait_for_server(PATIENCE_S), f"There is no action. The node's log:\n{self.log()}"
+        return Sent(self, self._action, Reconstruct.Goal(**fields))
 
     def goal(self, **fields: Any) -> Ending:
         """Send a goal and wait for its end."""

@@ -13,6 +13,7 @@ import pytest
 pytest.importorskip("rclpy", reason="rclpy is not installed")
 pytest.importorskip("follow_my_hold.action", reason="the messages are not built")
 
+import rclpy
 from follow_my_hold.action import Reconstruct
 from ros_world import FRAME, Camera, World, camera_info, make_image, to_ns, to_time
 
@@ -145,3 +146,23 @@ def test_every_error_code_of_the_action_has_its_class() -> None:
             assert type(error) is not UnexpectedError and error.code == code and "told" in str(error), name
     assert type(error_from_code(20, "x")) is NoHandError
     assert type(error_from_code(9999, "x")) is UnexpectedError and issubclass(UnexpectedError, FmhError)
+
+
+def test_an_executor_that_sees_the_client_before_it_is_made_can_read_it(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node = rclpy.create_node("spun_by_the_program", context=world.context)
+    seen: list[dict[str, Any]] = []
+    add_waitable = node.add_waitable
+
+    def take_at_once(waitable: Any) -> None:
+        for kind in ("goal_response", "cancel_response", "result_response", "feedback", "status"):
+            setattr(waitable, f"_is_{kind}_ready", True)
+        seen.append(waitable.take_data())
+        add_waitable(waitable)
+
+    monkeypatch.setattr(node, "add_waitable", take_at_once)
+    made = Reconstructor(node, action=f"/{world.name}/reconstruct")
+    made.close()
+    node.destroy_node()
+    assert seen == [{}]
