@@ -260,7 +260,7 @@ def test_variants_change_what_their_names_say(monkeypatch: pytest.MonkeyPatch) -
     assert len(names) == len(set(names)) and set(names) >= set(GROUPS["losses"]) | set(GROUPS["budgets"])
     assert variant("no-silhouette").config.joint.object.silhouette == 0
     assert variant("samples-4").samples == 4
-    assert variant("effort-0.5").config.joint.iterations == 10
+    assert 2 * variant("effort-0.5").config.joint.iterations == preset("default").joint.iterations
     swapped = variant("paper:swapped")
     assert (swapped.preset, swapped.config.ablation.order) == ("paper", "swapped")
     assert swapped.label == "phases 1 and 2 swapped, paper preset"

@@ -48,7 +48,7 @@ class BagWriter:
         try:
             self._writer.open()
         except OSError as error:
-            raise self._unwritable(error) from error
+            raise OutputError.unwritable(f"the bag {self.path}", error) from error
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -61,7 +61,7 @@ class BagWriter:
                 written.rename(self.path)
                 shutil.rmtree(self._folder)
         except OSError as error:
-            raise self._unwritable(error) from error
+            raise OutputError.unwritable(f"the bag {self.path}", error) from error
 
     def add_topic(self, topic: Topic) -> None:
         """Declare a topic, as another bag has it, or as ROS announced it; once for each topic and type.
@@ -92,14 +92,7 @@ class BagWriter:
         try:
             self._writer.write(self._connections[key], time_ns, raw)
         except OSError as error:
-            raise self._unwritable(error) from error
-
-    def _unwritable(self, error: OSError) -> OutputError:
-        return OutputError(
-            f"The bag {self.path} cannot be written ({error.strerror or error})",
-            expected="a folder with write permission and free space",
-            change="Choose another place",
-        )
+            raise OutputError.unwritable(f"the bag {self.path}", error) from error
 
 
 def known_topic(name: str, msgtype: str, qos: Iterable[Any] = ()) -> Topic:

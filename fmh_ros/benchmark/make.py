@@ -81,7 +81,7 @@ def run(arguments: argparse.Namespace) -> int:
         try:
             arguments.sheet.write_bytes(scene_sheet(folders))
         except OSError as error:
-            raise OutputError(f"{arguments.sheet} cannot be written ({error.strerror or error})") from error
+            raise OutputError.unwritable(f"the picture {arguments.sheet}", error) from error
     _say(f"{len(folders)} scenes in {arguments.out}. Next: fmh bench run --scenes {arguments.out} --out RESULTS", False)
     return 0
 
@@ -95,7 +95,7 @@ def _put_in_place(folder: Path) -> None:
         shutil.rmtree(folder, ignore_errors=True)
         _staging(folder).rename(folder)
     except OSError as error:
-        raise OutputError(f"The folder {folder} cannot be written ({error.strerror or error})") from error
+        raise OutputError.unwritable(f"the folder {folder}", error) from error
 
 
 def _say(line: str, quiet: bool) -> None:

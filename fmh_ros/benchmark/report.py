@@ -187,9 +187,5 @@ def _write(out: Path, files: dict[str, bytes]) -> list[Path]:
         for name, content in files.items():
             (out / name).write_bytes(content)
     except OSError as error:
-        raise OutputError(
-            f"The folder {out} cannot be written ({error.strerror or error})",
-            expected="a folder in a place with write permission and free space",
-            change="Choose another --out",
-        ) from error
+        raise OutputError.unwritable(f"the folder {out}", error, "Choose another --out") from error
     return [out / name for name in files]

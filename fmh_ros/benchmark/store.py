@@ -61,10 +61,7 @@ def save_scene(folder: str | Path, scene: BenchmarkScene) -> Path:
         document |= {"seed": scene.seed, "attributes": scene.attributes.to_json()}
         (out / SCENE_FILE).write_text(json.dumps(document, indent=1, allow_nan=False) + "\n", encoding="utf-8")
     except OSError as error:
-        raise OutputError(
-            f"The folder {out} cannot be written ({error.strerror or error})",
-            expected="a folder in a place with write permission and free space",
-        ) from error
+        raise OutputError.unwritable(f"the folder {out}", error) from error
     return out
 
 

@@ -87,9 +87,7 @@ def write_json(result: Evaluation, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")
     except OSError as error:
-        raise OutputError(
-            f"{path} cannot be written ({error.strerror or error})", expected="a file in a folder with write permission"
-        ) from error
+        raise OutputError.unwritable(f"the file {path}", error) from error
 
 
 def table(summary: Summary) -> str:

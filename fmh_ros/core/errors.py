@@ -67,9 +67,18 @@ class PromptError(FmhError):
 
 
 class OutputError(FmhError):
-    """The output folder cannot be written."""
+    """An output file or folder cannot be written."""
 
     code = 15
+
+    @classmethod
+    def unwritable(cls, what: str, error: OSError, change: str = "Choose another place") -> OutputError:
+        """Return the error for a system that refuses to write ``what``, such as "the folder /x"."""
+        return cls(
+            f"{what[:1].upper()}{what[1:]} cannot be written ({error.strerror or error})",
+            expected="a place with write permission and free space",
+            change=change,
+        )
 
 
 class EncodingError(FmhError):

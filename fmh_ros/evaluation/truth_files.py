@@ -58,10 +58,7 @@ def write_ground_truth(truth: GroundTruth, folder: str | Path) -> Path:
         (out / "object.ply").write_bytes(_ply(truth.object_vertices, truth.object_faces))
         (out / TRUTH_FILE).write_text(json.dumps(document, indent=1, allow_nan=False) + "\n", encoding="utf-8")
     except OSError as error:
-        raise OutputError(
-            f"The folder {out} cannot be written ({error.strerror or error})",
-            expected="a folder in a place with write permission and free space",
-        ) from error
+        raise OutputError.unwritable(f"the folder {out}", error) from error
     return out
 
 

@@ -37,11 +37,7 @@ def write_formats(result: Reconstruction, folder: str | Path, formats: Sequence[
         for name, content in contents.items():
             _write_whole(out / name, content)
     except OSError as error:
-        raise OutputError(
-            f"The folder {out} cannot be written ({error.strerror or error})",
-            expected="a folder in a place with write permission and free space",
-            change="Choose another folder",
-        ) from error
+        raise OutputError.unwritable(f"the folder {out}", error, "Choose another folder") from error
     return [out / name for name in contents]
 
 

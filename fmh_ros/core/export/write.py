@@ -77,7 +77,7 @@ def write_folder(out: Path, contents: Mapping[str, bytes]) -> None:
         staging.chmod(0o777 & ~_umask())
         _swap_in(staging, out)
     except OSError as error:
-        raise _unwritable(out, error) from error
+        raise OutputError.unwritable(f"the output folder {out}", error, "Choose another --out") from error
     finally:
         shutil.rmtree(staging, ignore_errors=True)
 
@@ -86,7 +86,7 @@ def _names(folder: Path) -> list[str]:
     try:
         return [entry.name for entry in folder.iterdir()]
     except OSError as error:
-        raise _unwritable(folder, error) from error
+        raise OutputError.unwritable(f"the output folder {folder}", error, "Choose another --out") from error
 
 
 def _staging(out: Path) -> Path:
@@ -95,7 +95,7 @@ def _staging(out: Path) -> Path:
         out.parent.mkdir(parents=True, exist_ok=True)
         return Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
     except OSError as error:
-        raise _unwritable(out, error) from error
+        raise OutputError.unwritable(f"the output folder {out}", error, "Choose another --out") from error
 
 
 def _swap_in(staging: Path, out: Path) -> None:
@@ -113,14 +113,6 @@ def _swap_in(staging: Path, out: Path) -> None:
         raise
     finally:
         shutil.rmtree(old, ignore_errors=True)
-
-
-def _unwritable(out: Path, error: OSError) -> OutputError:
-    return OutputError(
-        f"The output folder {out} cannot be written ({error.strerror or error})",
-        expected="a folder in a place with write permission and free space",
-        change="Choose another --out",
-    )
 
 
 def _png(image: NDArray[np.uint8]) -> bytes:
