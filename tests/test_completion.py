@@ -8,7 +8,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from fmh_ros.core.cues.completion import LATERAL_FILL, NEAR_Z, complete_view, rotation_to_ray
+from fmh_ros.core.cues.completion import (
+    FAR_Z,
+    GRASP_Z,
+    LATERAL_FILL,
+    NEAR_Z,
+    complete_view,
+    place_cube,
+    rotation_to_ray,
+)
 from fmh_ros.core.cues.types import PointMap, SceneMasks
 from fmh_ros.core.errors import EmptyObjectMaskError
 from fmh_ros.core.flow.embedded.model import condition_maps
@@ -68,6 +76,42 @@ def test_what_the_hand_hides_is_expected_up_to_the_middle_of_the_grasp() -> None
     distance = np.linalg.norm(cube.translation) / cube.scale
     x = [edge[0] * distance / (edge[1] + distance) for edge in edges]
     assert x == pytest.approx([-LATERAL_FILL, LATERAL_FILL], abs=0.03)
+
+
+def _rod(near: float, far: float, grasp: float, stray: float = 0.0) -> Similarity:
+    """The cube of a rod 2 cm wide that is seen from ``near`` to ``far``, running away from the camera; a share
+    ``stray`` of its pixels, at its rim, shows the wall behind it."""
+    camera = CameraModel(640, 480, np.array([[580.0, 0, 320], [0, 580.0, 240], [0, 0, 1]]))
+    seen = np.zeros((480, 640), np.bool_)
+    seen[228:252, 300:340] = True
+    depth = np.full(seen.shape, np.nan, np.float32)
+    depth[seen] = np.broadcast_to(np.linspace(near, far, 40), (24, 40)).ravel()
+    depth[252 - round(24 * stray) : 252, 300:340] = 2.0
+    masks = SceneMasks(np.zeros_like(seen), seen, seen.astype(np.float32), None, 1.0)
+    hand = HandMesh(
+        "right", Similarity(np.eye(3), np.array([0, 0, grasp])), np.zeros((1, 3)), np.zeros((1, 3), int),
+        np.zeros(1, int), np.zeros((21, 3)), 1.0, 0.08, 0.0, 1.0,
+    )  # fmt: skip
+    return place_cube(camera, masks, PointMap(depth, None, "sensor", 0.01), hand)
+
+
+@pytest.mark.parametrize("stray", [0.0, 0.08])
+def test_a_cube_is_as_deep_as_what_is_seen_and_does_not_reach_for_the_wall(stray: float) -> None:
+    cube = _rod(0.50, 0.70, 0.55, stray).inverse()
+    # The 10th and the 95th percentile are columns 3 and 34 of the 36 that are left without the rim.
+    ends = (0.50 + 0.20 * (2 + column) / 39 for column in (3, 34))
+    assert [cube.apply(np.array([0.0, 0, z]))[2] for z in ends] == pytest.approx([NEAR_Z, FAR_Z], abs=0.01)
+    flat = _rod(0.50, 0.505, 0.50)
+    assert flat.scale == pytest.approx(20.5 / 580 * 0.5 / LATERAL_FILL, rel=0.1), (
+        "nothing asks for more than its outline"
+    )
+
+
+@pytest.mark.parametrize("grasp", [0.40, 0.30])
+def test_a_cube_reaches_from_a_grasp_before_what_is_seen_to_its_far_side(grasp: float) -> None:
+    cube = _rod(0.50, 0.60, grasp).inverse()
+    assert cube.apply(np.array([0, 0, grasp]))[2] == pytest.approx(GRASP_Z, abs=1e-6)
+    assert cube.apply(np.array([0, 0, 0.60]))[2] < FAR_Z + 0.05
 
 
 def test_condition_maps_hold_the_surface_in_cube_coordinates() -> None:

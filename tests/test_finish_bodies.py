@@ -60,6 +60,18 @@ def test_pieces_with_the_hand_between_them_become_one_closed_body() -> None:
     assert (np.abs(ends) < whole.extents_m / 2).all()
 
 
+def test_a_piece_that_looks_out_from_behind_the_hand_a_little_is_joined() -> None:
+    values = _balls(LEFT, RIGHT)
+    over = np.broadcast_to((COLUMNS > -25) & (COLUMNS < 52), (SIZE, SIZE)).copy()
+    sight = _sight(over, values)
+    ball = T_CAMERA_FIELD.apply(POINTS[_balls(RIGHT) < 0])
+    shown, hidden = sight.at(ball)
+    assert 0.05 < shown.mean() < 0.12 and (shown | hidden).all()
+    mesh = field_to_mesh(GridField(torch.from_numpy(values), 1.0), T_CAMERA_FIELD, RESOLUTION, sight)
+    assert trimesh.Trimesh(mesh.vertices, mesh.faces).body_count == 1
+    assert mesh.extents_m[0] > 0.1 * (1 + 1.9 * RADIUS)
+
+
 def test_pieces_with_a_visible_gap_stay_apart() -> None:
     values = _balls(LEFT, RIGHT)
     np.testing.assert_array_equal(join_bodies(values, 1.0, T_CAMERA_FIELD, _sight(ASIDE, values)), values)

@@ -27,7 +27,7 @@ Grid = NDArray[np.floating]
 #: A piece smaller than this part of the largest is a speck.
 LEAST_PIECE = 0.02
 #: Part of a piece that must lie on the object's mask, and on it or behind the hand.
-SEEN, POSSIBLE = 0.15, 0.8
+SEEN, POSSIBLE = 0.05, 0.8
 #: Part of the gap that must lie behind the hand or on the object's mask, and how long it may be at most, metres.
 COVERED, LONGEST_M = 0.7, 0.15
 #: Thickness of the rod over that of the thinner piece where it begins, and how far from there it is measured, cells.
