@@ -13,7 +13,7 @@ from fmh_ros.core.cues.types import HandObservation
 from fmh_ros.core.errors import HandFitError
 from fmh_ros.core.fields.mesh_queries import MeshQueries, render_first_hits
 from fmh_ros.core.frame.camera import CameraModel
-from fmh_ros.core.hand.fit import fit_hand, mirror_observation
+from fmh_ros.core.hand.fit import NO_SKIN_COST, fit_hand, mirror_observation
 from fmh_ros.core.hand.landmarks import marked_points, marked_tensor
 from fmh_ros.core.hand.rig import load_generic_rig
 
@@ -75,6 +75,24 @@ def test_depth_fixes_size_and_distance(true_scale):
     seen = np.isfinite(difference)
     assert np.abs(np.median(difference[seen])) < 0.001
     assert np.linalg.norm(placed - vertices, axis=1).mean() < 0.004
+
+
+def test_a_hand_beside_all_measured_skin_costs_more_and_one_without_any_measured_skin_does_not():
+    observation, vertices, _ = scene("back towards the camera")
+    depth = depth_of(vertices)
+    skin = np.isfinite(depth)
+    good = fit_hand(observation, CAMERA, RIG, depth=depth, hand_mask=skin).cost
+    plain = fit_hand(observation, CAMERA, RIG).cost
+    elsewhere = np.zeros_like(skin)
+    elsewhere[:20, :20] = True
+    far = np.where(elsewhere, 0.5, np.nan).astype(np.float32)
+    assert not (skin & elsewhere).any()
+    assert fit_hand(observation, CAMERA, RIG, depth=far, hand_mask=elsewhere).cost == pytest.approx(
+        plain + NO_SKIN_COST
+    )
+    assert good < plain + 0.1 * NO_SKIN_COST
+    nothing = np.full_like(depth, np.nan)
+    assert fit_hand(observation, CAMERA, RIG, depth=nothing, hand_mask=skin).cost == pytest.approx(plain)
 
 
 def test_without_depth_the_size_is_the_priors_and_says_so():

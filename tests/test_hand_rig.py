@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 import trimesh
+from scipy.spatial.transform import Rotation
 
 from fmh_ros.core.hand.rig import (
     FINGER_NAMES,
@@ -144,6 +145,15 @@ def test_spreading_moves_the_outer_fingertips_apart():
     assert width[1] > width[0] + 0.02
 
 
-def test_keypoints_ride_on_their_fingers():
-    assert len(KEYPOINT_JOINTS) == 21
-    assert [KEYPOINT_JOINTS[k] for k in (0, 1, 4, 8, 12, 16, 20)] == [-1, -1, 2, 5, 8, 11, 14]
+@pytest.mark.parametrize("name", JOINT_NAMES)
+def test_what_lies_beyond_a_joint_turns_rigidly_about_it_and_nothing_else_moves(name):
+    joint = JOINT_NAMES.index(name)
+    rotations = np.zeros((15, 3))
+    rotations[joint] = [0.5, 0.2, -0.1]
+    _, keypoints = pose(rotations)
+    turn = RIG.axes[joint] @ Rotation.from_rotvec(rotations[joint]).as_matrix() @ RIG.axes[joint].T
+    last = 3 * (joint // 3) + 2
+    beyond = np.array([joint <= carrier <= last for carrier in KEYPOINT_JOINTS])
+    expected = (RIG.keypoints - RIG.joints[joint]) @ turn.T + RIG.joints[joint]
+    assert np.allclose(keypoints, np.where(beyond[:, None], expected, RIG.keypoints), atol=1e-9)
+    assert (np.linalg.norm(keypoints - RIG.keypoints, axis=1) > 1e-3).sum() == 3 - joint % 3, "the joint itself stays"

@@ -9,13 +9,14 @@ import numpy as np
 import pytest
 
 from fmh_ros.core.cues.point_map import SensorPointMapper
-from fmh_ros.core.cues.types import SceneMasks
-from fmh_ros.core.frame.frame import ObjectPrompt
+from fmh_ros.core.cues.types import HandObservation, SceneMasks
+from fmh_ros.core.errors import NoObjectError
+from fmh_ros.core.frame.frame import Frame, ObjectPrompt
 from fmh_ros.core.hand.fit import mirror_observation
 from fmh_ros.core.hand.rig import load_generic_rig
 from fmh_ros.core.reconstruction.choose import ChosenHand
 from fmh_ros.core.reconstruction.mirror import mirror_masks, mirror_points
-from fmh_ros.core.reconstruction.place_hand import place_hand
+from fmh_ros.core.reconstruction.place_hand import PlacedHand, place_hand
 from fmh_ros.core.reconstruction.profile import Stages
 from fmh_ros.training.scenes.truth import SceneTruth, draw_truth
 
@@ -42,17 +43,87 @@ def _mistaken(chosen: ChosenHand, score: float) -> ChosenHand:
     return replace(chosen, frame=frame, observation=observation, masks=mirror_masks(chosen.masks), mirrored=True)
 
 
-def _stages() -> Stages:
+class Rereading:
+    """A detector that has readings to offer, and a segmenter that finds the object for right landmarks only."""
+
+    name = "rereading"
+
+    def __init__(self, readings: list[HandObservation], masks: SceneMasks | None = None) -> None:
+        self.offered, self.masks, self.asked = readings, masks, 0
+
+    def detect(self, frame: Frame) -> list[HandObservation]:
+        raise AssertionError("the hand is there already")
+
+    def readings(self, frame: Frame, hand: HandObservation) -> list[HandObservation]:
+        self.asked += 1
+        return self.offered
+
+    def segment(self, frame: Frame, hand: HandObservation, prompt: ObjectPrompt) -> SceneMasks:
+        if self.masks is None:
+            raise NoObjectError("nothing is held")
+        return self.masks
+
+
+def _stages(detector: Rereading | None = None) -> Stages:
     unused = None
-    return Stages(  # only the rig is asked
-        detector=unused, segmenter=unused, sensor_points=unused, monocular_points=None, rig=RIG, generator=unused,
-        watcher=unused,
+    return Stages(  # only these are asked
+        detector=detector, segmenter=detector, sensor_points=SensorPointMapper(), monocular_points=None, rig=RIG,
+        generator=unused, watcher=unused,
     )  # type: ignore[arg-type]  # fmt: skip
 
 
-def _placed(chosen: ChosenHand, *, side_known: bool = False):
+def _placed(chosen: ChosenHand, detector: Rereading | None = None, *, side_known: bool = False) -> PlacedHand:
     points = SensorPointMapper().map_points(chosen.frame, chosen.observation, chosen.masks)
-    return place_hand(_stages(), chosen, points, side_known=side_known, check=lambda: None)
+    return place_hand(_stages(detector), chosen, points, side_known=side_known, check=lambda: None)
+
+
+def _misread(seen: HandObservation) -> HandObservation:
+    """The landmarks of a detector that takes the little finger for the index; twice is as it was."""
+    order = [*range(5), *(4 * finger + k for finger in (4, 3, 2, 1) for k in (1, 2, 3, 4))]
+    return replace(
+        seen, keypoints_2d=seen.keypoints_2d[order], keypoints_world=seen.keypoints_world[order], side_score=1.0
+    )
+
+
+def _joints(placed: PlacedHand) -> np.ndarray:
+    """In the camera frame of the image that is not mirrored."""
+    joints = placed.hand.T_camera_hand.apply(placed.hand.keypoints)
+    return joints * [-1.0 if placed.chosen.mirrored else 1.0, 1.0, 1.0]
+
+
+@pytest.mark.parametrize(("score", "taken"), [(1.0, True), (0.5, True), (0.4, False), (None, False)])
+def test_a_hand_that_fits_no_skin_is_read_again_and_masks_as_sure_follow(
+    right: ChosenHand, score: float | None, taken: bool
+) -> None:
+    first = replace(right.masks, object=right.masks.object & (np.indices(right.masks.object.shape)[0] % 2 > 0))
+    first = replace(first, object_score=0.5)
+    second = None if score is None else replace(right.masks, object_score=score, warnings=("cut off",))
+    wrong = _misread(right.observation)
+    detector = Rereading([_misread(wrong), wrong], second)
+    assert np.allclose(detector.offered[0].keypoints_2d, right.observation.keypoints_2d)
+    placed = _placed(replace(right, observation=wrong, masks=first), detector)
+    assert detector.asked == 1
+    np.testing.assert_allclose(_joints(placed), _joints(_placed(right)), atol=2e-3)
+    np.testing.assert_array_equal(placed.chosen.masks.object, right.masks.object if taken else first.object)
+    assert ("cut off" in placed.chosen.warnings) is taken
+
+
+def test_a_reading_of_the_other_side_is_mirrored_unless_the_user_said_which_hand_it_is(right: ChosenHand) -> None:
+    mistaken = _mistaken(right, 1.0)
+    mistaken = replace(mistaken, observation=_misread(mistaken.observation))
+    seen = mirror_observation(right.observation, right.frame.camera.width)
+    detector = Rereading([seen], right.masks)
+    assert seen.side == "left"
+    placed = _placed(mistaken, detector)
+    assert not placed.chosen.mirrored
+    np.testing.assert_allclose(_joints(placed), _joints(_placed(right)), atol=2e-3)
+    assert _placed(mistaken, detector, side_known=True).chosen is mistaken
+
+
+def test_a_hand_that_fits_is_not_read_again(right: ChosenHand) -> None:
+    detector = Rereading([_misread(right.observation)], right.masks)
+    assert _placed(right, detector).chosen is right
+    assert detector.asked == 0
 
 
 def test_an_unsure_side_that_depth_contradicts_is_turned_round(truth: SceneTruth, right: ChosenHand) -> None:

@@ -23,6 +23,7 @@ class HandSearch:
     angles : directions the whole image is turned to; paddings : sides of the searched square over the longer side.
     tiles : sides of the sliding squares over the shorter side, for when the whole image shows no hand.
     duplicate : two hands are one when their keypoints are on average nearer than this part of their size.
+    again : sides of the windows in which a doubtful hand is looked at again, over its box's.
     jitter_angles, jitter_scales : windows whose landmarks are averaged, radians and factors; each is also seen
         mirrored. Over the test photos this shrinks the scatter of landmarks under a moved window to a third.
     """
@@ -36,6 +37,7 @@ class HandSearch:
     paddings: tuple[float, ...] = (1.0, 1.4)
     tiles: tuple[float, ...] = (0.7, 0.45)
     duplicate: float = 0.25
+    again: tuple[float, ...] = (1.6, 2.4)
     jitter_angles: tuple[float, ...] = (-0.14, 0.14)
     jitter_scales: tuple[float, ...] = (0.95, 1.1)
 
@@ -91,6 +93,24 @@ class MediaPipeHandDetector:
         diagonal = float(np.hypot(width, height))
         return sorted(hands, key=lambda hand: -_rank(hand, near, diagonal))
 
+    def readings(self, frame: Frame, hand: HandObservation) -> list[HandObservation]:
+        """Return what else the landmark network makes of a hand that was found, surest first.
+
+        From a window that is turned wrong it takes a forearm for fingers or a little finger for the thumb, and its next
+        windows follow its own mistake. Surer is not righter: what can be measured has to decide.
+        """
+        pyramid = Pyramid(frame.image)
+        x0, y0, x1, y1 = hand.box
+        centre, size = ((x0 + x1 + 1) / 2, (y0 + y1 + 1) / 2), max(x1 - x0, y1 - y0)
+        views: list[Landmarks] = []
+        for view in self._views_around(pyramid, centre, tuple(size * scale for scale in self.search.again)):
+            apart = float(np.hypot(*(view.pixels.mean(0) - hand.keypoints_2d.mean(0))))
+            known = any(keypoint_distance(other.pixels, view.pixels) < self.search.duplicate / 2 for other in views)
+            if view.presence >= self.search.weak_presence and apart < 0.6 * size and not known:
+                views.append(view)
+        enough = len(self.search.paddings) * self.search.angles
+        return sorted((self._observe(pyramid, _Candidate(view, enough)) for view in views), key=lambda h: -h.score)
+
     def _whole(self, width: int, height: int) -> Iterator[Window]:
         longest = max(width, height)
         for padding in self.search.paddings:
@@ -129,18 +149,11 @@ class MediaPipeHandDetector:
 
     def _force(self, pyramid: Pyramid, near: tuple[float, float], longest: int, found: list[_Candidate]) -> None:
         """Ask the landmark network alone where the user pointed: it knows gloves and half-hidden hands as hands."""
+        sides = tuple(part * longest for part in (0.2, 0.26, 0.36, 0.52, 0.72))
         best: Landmarks | None = None
-        for part in (0.2, 0.26, 0.36, 0.52, 0.72):
-            for k in range(8):
-                for mirrored in (False, True):
-                    window = Window((near[0] + 0.5, near[1] + 0.5), part * longest, k * np.pi / 4, mirrored)
-                    view = self.networks.landmarks(pyramid, window)
-                    for _ in range(3):
-                        if view.presence < self.search.weak_presence:
-                            break
-                        view = self.networks.landmarks(pyramid, view.window())
-                    if view.presence > (best.presence if best else self.search.presence):
-                        best = view
+        for view in self._views_around(pyramid, (near[0] + 0.5, near[1] + 0.5), sides):
+            if view.presence > (best.presence if best else self.search.presence):
+                best = view
         if best is not None:
             found.append(_Candidate(best, 1, self.search.weak_factor))
 
@@ -185,6 +198,20 @@ class MediaPipeHandDetector:
         side = "right" if right > 0.5 else "left"
         box = (x0, y0, x1, y1)
         return HandObservation(side, max(right, 1.0 - right), score, box, pixels, world, "mediapipe")  # type: ignore[arg-type]
+
+    def _views_around(
+        self, pyramid: Pyramid, centre: tuple[float, float], sides: tuple[float, ...]
+    ) -> Iterator[Landmarks]:
+        """Ask the landmark network alone, about windows turned every way, and follow it where it sees a hand."""
+        for side in sides:
+            for k in range(8):
+                for mirrored in (False, True):
+                    view = self.networks.landmarks(pyramid, Window(centre, side, k * np.pi / 4, mirrored))
+                    for _ in range(3):
+                        if view.presence < self.search.weak_presence:
+                            break
+                        view = self.networks.landmarks(pyramid, view.window())
+                    yield view
 
     def _distinct(self, hands: list[HandObservation]) -> list[HandObservation]:
         """Drop hands that overlap a better one, and those the averaged presence no longer supports."""

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -147,6 +147,15 @@ class HandDetector(Protocol):
 
     def detect(self, frame: Frame) -> list[HandObservation]:
         """Return every hand in the frame, best first; an empty list when there is none."""
+        ...
+
+
+@runtime_checkable
+class RereadingDetector(HandDetector, Protocol):
+    """A detector that can be asked what else a hand it found may be."""
+
+    def readings(self, frame: Frame, hand: HandObservation) -> list[HandObservation]:
+        """Return other landmarks for the same hand, surest first."""
         ...
 
 

@@ -24,11 +24,14 @@ from fmh_ros.core.errors import HandFitError
 from fmh_ros.core.frame.camera import CameraModel
 from fmh_ros.core.hand.landmarks import marked_points, marked_tensor
 from fmh_ros.core.hand.rig import JOINT_NAMES, HandRig, joint_limits, rotation_matrices
-from fmh_ros.core.hand.skin_depth import SkinDepth, measure_skin
+from fmh_ros.core.hand.skin_depth import FEWEST_PIXELS, SkinDepth, measure_skin
 from fmh_ros.core.hand.types import HandMesh
 from fmh_ros.core.transforms import Similarity, nearest_rotation
 
 FloatArray = NDArray[np.float64]
+
+#: What a fit costs that misses all skin by 25 mm: 40 samples (their weight together), robust.
+NO_SKIN_COST = 350.0
 
 #: Bones between keypoints, (base, end); the first row of each finger leaves the wrist.
 _BONES = np.array([(0 if k == 0 else 4 * f + k, 4 * f + k + 1) for f in range(5) for k in range(4)])
@@ -70,7 +73,7 @@ class FitSettings:
 @dataclass(frozen=True)
 class FittedHand:
     """A fit: the posed mesh, and the sum of squared residuals, in deviations, comparable among fits to the same picture
-    and depth."""
+    and depth: a hand that covers none of the measured skin costs NO_SKIN_COST more."""
 
     mesh: HandMesh
     cost: float
@@ -114,9 +117,13 @@ def fit_hand(
         tried = [problem.solve(problem.start(curl, True)) for curl in settings.starts]
         theta = min([theta, *tried], key=problem.cost)
     sigma = settings.size
+    cost = 0.0
     if depth is not None:
         theta, sigma = _use_depth(problem, theta, depth, hand_mask)
-    return FittedHand(problem.result(theta, sigma), problem.cost(theta))
+        measured = depth if hand_mask is None else depth[hand_mask]
+        if problem.skin is None and np.isfinite(measured).sum() >= FEWEST_PIXELS:
+            cost = NO_SKIN_COST
+    return FittedHand(problem.result(theta, sigma), cost + problem.cost(theta))
 
 
 def _check(observation: HandObservation) -> None:

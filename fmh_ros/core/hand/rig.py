@@ -30,9 +30,6 @@ JOINT_NAMES: tuple[str, ...] = tuple(
     for joint in (("cmc", "mcp", "ip") if finger == "thumb" else ("mcp", "pip", "dip"))
 )
 
-#: Index of the joint before each joint; -1 is the wrist.
-JOINT_PARENTS: tuple[int, ...] = tuple(-1 if i % 3 == 0 else i - 1 for i in range(15))
-
 #: Joint that carries each of the 21 keypoints (-1 the palm). A finger's first keypoint is its base on the palm, its
 #: last bone carries two.
 KEYPOINT_JOINTS: tuple[int, ...] = (-1, *(-1 if k == 0 else 3 * f + min(k, 2) for f in range(5) for k in range(4)))

@@ -17,7 +17,9 @@ FloatArray = NDArray[np.float64]
 
 _MOST_RAYS = 3000
 _MOST_SAMPLES = 150
-_FEWEST_PIXELS = 25
+
+#: Fewer pixels of skin with a depth say nothing.
+FEWEST_PIXELS = 25
 
 
 @dataclass(frozen=True)
@@ -65,13 +67,13 @@ def measure_skin(
     usable = _flat(depth) if hand_mask is None else _flat(depth) & _inside(hand_mask)
     keep = (hits.face >= 0) & usable[pixels[:, 1], pixels[:, 0]]
     measured = depth[pixels[:, 1], pixels[:, 0]].astype(np.float64)
-    if keep.sum() < _FEWEST_PIXELS:
+    if keep.sum() < FEWEST_PIXELS:
         return None
     ratio = measured / np.where(keep, modelled, 1.0)
     middle = float(np.median(ratio[keep]))
     near = 0.06 if coarse else 0.025
     keep &= np.abs(measured - middle * modelled) < near
-    if keep.sum() < _FEWEST_PIXELS:
+    if keep.sum() < FEWEST_PIXELS:
         return None
     middle = float(np.median(ratio[keep]))
     scatter = 1.4826 * float(np.median(np.abs(ratio[keep] / middle - 1.0)))
