@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import base64
+import copy
 import json
 import threading
 from collections.abc import Iterator
@@ -83,8 +84,12 @@ def test_qwen_loads_from_its_folder(tmp_path: Path) -> None:
     tiny.tiny_qwen_images().save_pretrained(folder)
     namer = make_qwen_namer({"qwen-vl": folder}, {"dtype": "bfloat16"}, "cpu")
     scene = tiny.painted_scene()
-    assert namer.name == "qwen2-5-vl" and isinstance(namer.name_object(scene.frame, scene.hand), str)
+    assert namer.name == "qwen2-5-vl"
     assert next(namer.network.parameters()).dtype is torch.bfloat16
+    original = copy.deepcopy(tiny.tiny_qwen()).to(torch.bfloat16)
+    inputs = namer.inputs(show(scene.frame, scene.hand), "Which object")
+    with torch.no_grad():
+        torch.testing.assert_close(namer.network(**inputs).logits, original(**inputs).logits, rtol=0, atol=0)
 
 
 class Service(HTTPServer):

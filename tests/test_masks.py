@@ -26,6 +26,7 @@ from fmh_ros.core.frame.camera import camera_from_field_of_view
 from fmh_ros.core.frame.frame import Frame, ObjectPrompt
 from fmh_ros.core.frame.load import load_frame
 from fmh_ros.core.hand.rig import load_generic_rig
+from fmh_ros.core.reconstruction.choose import choose_hand
 from fmh_ros.training.scenes.grasp import draw_free_hand
 from fmh_ros.training.scenes.looks import Lighting, shade
 from fmh_ros.training.scenes.render import Scene, scene_parts
@@ -192,6 +193,19 @@ def test_an_empty_hand_is_reported_as_one(segmenter: EmbeddedSegmenter) -> None:
 
 
 @needs_photos
+def test_of_two_hands_the_one_with_the_brick_is_chosen(segmenter: EmbeddedSegmenter) -> None:
+    """The other one shades a rug in its own colours: those must not make it look more like holding something."""
+    frame = load_frame(PHOTOS / "ihoi_demo_13.jpg")
+    chosen = choose_hand(frame, MediaPipeHandDetector(), segmenter, ObjectPrompt(), None)
+    assert chosen.mirrored, "the child's left hand"
+    rows, columns = np.nonzero(chosen.masks.object[:, ::-1])
+    width, height = frame.camera.width, frame.camera.height
+    # By eye the brick's white half is about here, and nothing of it at the wrist.
+    assert columns.min() / width > 0.80 and columns.max() / width < 0.96
+    assert rows.min() / height > 0.38 and rows.max() / height < 0.62
+
+
+@needs_photos
 def test_what_the_network_does_not_know_is_found_before_a_plain_background(segmenter: EmbeddedSegmenter) -> None:
     frame = load_frame(PHOTOS / "easyhoi_airplane.jpg").mirrored()  # a left hand with a toy of cardboard
     (hand,) = MediaPipeHandDetector().detect(frame)
@@ -252,10 +266,13 @@ def test_flying_pixels_go_and_surfaces_stay() -> None:
     assert np.isfinite(cleaned[1:-1, 17:-1]).all()
 
 
-def test_normals_of_a_noisy_plane() -> None:
+def test_normals_of_a_plane_are_its_own_and_nearly_so_under_noise() -> None:
     camera = camera_from_field_of_view(160, 120)
     normal = np.array([0.3, 0.2, -0.9]) / np.linalg.norm([0.3, 0.2, -0.9])
     depth = -0.4 / (camera.rays(camera.pixel_grid()) @ normal)
+    clean = normals_from_depth(depth.astype(np.float32), camera)
+    # Smoothing reaches over the picture's border; inside a plane stays a plane.
+    assert (clean[8:-8, 8:-8] @ normal).min() > np.cos(np.radians(0.2))
     depth += np.random.default_rng(0).normal(0, 0.0005, depth.shape)
     normals = normals_from_depth(depth.astype(np.float32), camera)
     angle = np.degrees(np.arccos(np.clip(normals @ normal, -1, 1)))

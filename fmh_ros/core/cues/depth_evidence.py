@@ -14,6 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from fmh_ros.core.cues.hand_pixels import along_forearm, distance_to_bones
+
 Mask = NDArray[np.bool_]
 Map = NDArray[np.float32]
 FloatArray = NDArray[np.float64]
@@ -34,9 +36,8 @@ GRIP_DEPTH_M = 0.1
 SPECK = 40
 #: Where the network gives neither hand nor object a chance, this much of one to the likelier by where it is.
 CHANCE = 0.05
-#: Half width of a finger, and of the forearm at the wrist, as a part of the hand's box; how much the forearm may turn
-#: to either side, as a slope.
-AT_BONE, ARM_WIDTH, ARM_TURN = 0.08, 0.45, 0.8
+#: Half width of a finger, as a part of the hand's box.
+AT_BONE = 0.08
 #: Landmarks over the palm.
 PALM = [0, 5, 9, 13, 17]
 
@@ -80,7 +81,7 @@ def find_evidence(depth: Map, keypoints: FloatArray, inside: Mask) -> DepthEvide
     numbers = np.arange(1, count + 1)
     large = ndimage.sum_labels(known, surfaces, numbers) > SPECK
     size = float(np.ptp(keypoints, axis=0).max())
-    to_bones = _distance_to_bones(keypoints, depth.shape)
+    to_bones = distance_to_bones(keypoints, depth.shape)
     free = large & (_free_share(depth, inside, surfaces, numbers) > FREE_RIM)
     beside = free & (ndimage.minimum(to_bones, surfaces, numbers) < BESIDE * size)
     bodies = np.isin(surfaces, numbers[beside])
@@ -102,16 +103,6 @@ def _touching(depth: Map, bodies: Mask, surfaces: NDArray[np.int32], numbers: ND
     return result
 
 
-def _distance_to_bones(keypoints: FloatArray, shape: tuple[int, ...]) -> FloatArray:
-    """Distance (S, S), px, to the bones between the landmarks."""
-    drawn = np.zeros(shape, np.uint8)
-    pixels = np.round(keypoints).astype(int)
-    for finger in range(5):
-        chain = [0, *range(1 + 4 * finger, 5 + 4 * finger)]
-        cv2.polylines(drawn, [pixels[chain].reshape(-1, 1, 2).astype(np.int32)], False, 1, 2)
-    return np.asarray(ndimage.distance_transform_edt(drawn == 0), np.float64)
-
-
 def _free_share(depth: Map, inside: Mask, surfaces: NDArray[np.int32], numbers: NDArray[np.int64]) -> FloatArray:
     """Part of each surface's rim with something further away behind it, of that and the rim that leaves the photo.
 
@@ -129,22 +120,6 @@ def _free_share(depth: Map, inside: Mask, surfaces: NDArray[np.int32], numbers: 
     return result
 
 
-def along_forearm(keypoints: FloatArray, shape: tuple[int, ...]) -> Mask:
-    """Where the forearm may be (S, S): beyond the wrist, away from the knuckles."""
-    wrist, knuckles = keypoints[0], keypoints[[5, 9, 13, 17]].mean(0)
-    away = wrist - knuckles
-    length = float(np.linalg.norm(away))
-    if length < 1:
-        return np.zeros(shape, bool)
-    rows, columns = np.mgrid[: shape[0], : shape[1]]
-    offset = np.stack([columns - wrist[0], rows - wrist[1]], -1)
-    along = offset @ (away / length)
-    across = np.abs(offset @ np.array([-away[1], away[0]])) / length
-    size = float(np.ptp(keypoints, axis=0).max())
-    result: Mask = (along > 0) & (across < ARM_WIDTH * size + ARM_TURN * along)
-    return result
-
-
 def weigh(evidence: DepthEvidence, classes: Map, keypoints: FloatArray) -> Map:
     """Return the probabilities (S, S, 3) of background, hand and object, given the network's and what depth says.
 
@@ -154,7 +129,7 @@ def weigh(evidence: DepthEvidence, classes: Map, keypoints: FloatArray) -> Map:
     """
     size = float(np.ptp(keypoints, axis=0).max())
     shape = evidence.free.shape
-    at_bones = _distance_to_bones(keypoints, shape) < AT_BONE * size
+    at_bones = distance_to_bones(keypoints, shape) < AT_BONE * size
     at_hand = at_bones | (along_forearm(keypoints, shape) & evidence.palm)
     hand = classes[..., 1] + np.where(at_hand, CHANCE, 0)
     held = classes[..., 2] + np.where(at_hand, 0, CHANCE)

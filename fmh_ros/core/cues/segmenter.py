@@ -7,6 +7,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from fmh_ros.core.cues.mask_colours import take_back
 from fmh_ros.core.cues.mask_predictor import CANVAS_SIZE, MaskPredictor, Prediction, apply, canvas_depth, cut, invert
 from fmh_ros.core.cues.mask_refine import Canvas, fingers_near, refine
 from fmh_ros.core.cues.plain_background import find_thing
@@ -52,6 +53,10 @@ class EmbeddedSegmenter:
         prediction = self.predictor.predict(frame, hand, prompt)
         canvas = _canvas(frame, hand, prompt, prediction)
         held, solid_hand = refine(canvas)
+        # How sure it is that something is held is the network's to say: colours know nothing of holding.
+        score = _score(canvas, prediction, held, prompt)
+        if prompt.box is None and prompt.mask is None:
+            held, solid_hand = take_back(canvas, held, solid_hand)
         to_canvas = invert(prediction.square.to_frame(CANVAS_SIZE))
         shape = frame.image.shape[:2]
         object_mask = to_frame_map(held.astype(np.float32), to_canvas, shape) > 0.5
@@ -64,7 +69,6 @@ class EmbeddedSegmenter:
         if prompt.box is not None and prompt.mask is None:
             object_mask &= inside_box(shape, prompt.box)
         hand_mask &= ~object_mask
-        score = _score(canvas, prediction, held, prompt)
         if not prompt.given and score < NOTHING_HELD:
             thing = find_thing(frame.image, hand_mask, hand.keypoints_2d)
             if thing is not None:
