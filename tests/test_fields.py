@@ -72,7 +72,9 @@ def test_a_thin_wall_is_not_stepped_over() -> None:
     u = torch.linspace(-0.7, 0.7, 200)
     directions = torch.stack([u / 3, -u / 3, torch.ones(200)], -1)
     found = trace(wall, 1.0, torch.tensor([0.0, 0.0, -3.0]), directions, 0.1)
-    assert not found.hit.isnan().any()
+    # All rays start 3 before the middle of the wall, along z = 1.
+    torch.testing.assert_close(found.hit, torch.full((200,), 3.0 - 0.02), atol=1e-3, rtol=0)
+    torch.testing.assert_close(found.slope, torch.full((200,), -1.0), atol=1e-3, rtol=0)
 
 
 def test_a_field_stays_positive_outside_its_cube_and_grows_with_distance() -> None:

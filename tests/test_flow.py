@@ -13,8 +13,9 @@ import torch
 from fmh_ros.core.cues.completion import LATERAL_FILL
 from fmh_ros.core.cues.types import ObjectView
 from fmh_ros.core.errors import ModelMissingError
-from fmh_ros.core.flow.embedded.layout import MAP_SIZE
-from fmh_ros.core.flow.embedded.model import WEIGHTS, EmbeddedShapeModel
+from fmh_ros.core.flow.embedded.condition import DEPTH_REACH, VOLUME, lift_maps
+from fmh_ros.core.flow.embedded.layout import MAP_CHANNELS, MAP_SIZE
+from fmh_ros.core.flow.embedded.model import WEIGHTS, EmbeddedShapeModel, condition_maps
 from fmh_ros.core.flow.sampler import clean_estimate, euler_step, initial_noise, sigmas
 from fmh_ros.core.frame.camera import CameraModel
 from fmh_ros.core.registration.place import canonical_pose, preview
@@ -140,5 +141,26 @@ def test_shipped_weights_are_small_and_have_a_card() -> None:
     assert "Data" in card
 
 
-def test_condition_maps_have_the_trained_size() -> None:
-    assert SIZE % MAP_SIZE == 0
+def test_the_view_is_lifted_to_what_each_voxel_is_before_or_behind() -> None:
+    """Against the ball itself: seen or not, and how far a voxel lies in front of the ball's near side on its ray."""
+    maps, distance = condition_maps(sphere_view())
+    assert maps.shape == (MAP_CHANNELS, MAP_SIZE, MAP_SIZE) and distance == pytest.approx(DISTANCE)
+    mask, unknown, known, ahead, own = lift_maps(torch.tensor(maps)[None], torch.tensor([distance]))[0].double().numpy()
+    axis = np.linspace(-1, 1, VOLUME)
+    x, y, z = np.meshgrid(axis, axis, axis, indexing="ij")
+    np.testing.assert_allclose(own, z, atol=1e-6)
+    rays = np.stack([x, y, z + DISTANCE], -1) / (z + DISTANCE)[..., None]
+    centre = np.array([0, 0, DISTANCE + 0.1])
+    a, b = (rays**2).sum(-1), rays @ centre
+    root = b**2 - a * (centre @ centre - LATERAL_FILL**2)
+    column, row = ((rays[..., i] * DISTANCE + 1) * SIZE / 2 - 0.5 for i in (0, 1))
+    seen = (column >= 2) & (column < 80) & (row >= 2) & (row < SIZE - 3)
+    inner, outer = (root > 0.1) & seen, (root < -0.1) & seen
+    beyond = (column < -2) | (row < -2) | (row > SIZE + 1)
+    assert min(inner.sum(), outer.sum(), beyond.sum()) > 1000
+    for where, values in ((inner, (1, 0, 1)), (outer, (0, 0, 0)), (beyond, (0, 1, 0)), (column > 88, (0, 1, 0))):
+        found = np.stack([mask, unknown, known], -1)[where]
+        np.testing.assert_allclose(found, np.broadcast_to(values, found.shape), atol=1e-6)
+    assert (ahead[outer] == 0).all()
+    expected = ((b - np.sqrt(np.maximum(root, 0))) / a - DISTANCE - z) / DEPTH_REACH
+    np.testing.assert_allclose(ahead[inner], np.clip(expected, -1, 1)[inner], atol=0.01)

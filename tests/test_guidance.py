@@ -313,6 +313,6 @@ def test_a_term_that_is_left_out_is_missing_from_every_phase_and_nothing_else_is
 def test_effort_scales_the_iterations_and_nothing_else() -> None:
     full = preset("default")
     half = full.with_effort(0.5)
-    assert [p.settings.iterations for p in plan_phases(half)] == [20, 30, 10]
+    assert [p.settings.iterations for p in plan_phases(half)] == [10, 15, 5]
     assert half.with_effort(2.0) == full
     assert full.with_effort(1e-9).joint.iterations == 1
