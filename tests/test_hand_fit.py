@@ -9,6 +9,7 @@ import torch
 import trimesh
 from scipy.spatial.transform import Rotation
 
+from fmh_ros.core.cues.hand_pixels import along_forearm
 from fmh_ros.core.cues.types import HandObservation
 from fmh_ros.core.errors import HandFitError
 from fmh_ros.core.fields.mesh_queries import MeshQueries, render_first_hits
@@ -16,6 +17,7 @@ from fmh_ros.core.frame.camera import CameraModel
 from fmh_ros.core.hand.fit import NO_SKIN_COST, fit_hand, mirror_observation
 from fmh_ros.core.hand.landmarks import marked_points, marked_tensor
 from fmh_ros.core.hand.rig import load_generic_rig
+from fmh_ros.core.hand.skin_depth import skin_agreement
 
 RIG = load_generic_rig()
 CAMERA = CameraModel(640, 480, np.array([[600.0, 0, 330], [0, 605, 235], [0, 0, 1]]))
@@ -93,6 +95,34 @@ def test_a_hand_beside_all_measured_skin_costs_more_and_one_without_any_measured
     assert good < plain + 0.1 * NO_SKIN_COST
     nothing = np.full_like(depth, np.nan)
     assert fit_hand(observation, CAMERA, RIG, depth=nothing, hand_mask=skin).cost == pytest.approx(plain)
+
+
+def test_a_mesh_agrees_with_the_skin_it_lies_on_and_the_less_the_farther_it_is_from_it():
+    observation, vertices, _ = scene("back towards the camera")
+    depth = depth_of(vertices)
+    skin = np.isfinite(depth)
+    hand = fit_hand(observation, CAMERA, RIG).mesh
+    pose = hand.T_camera_hand
+    exact = replace(hand, vertices=pose.inverse().apply(vertices))
+
+    def agreement(near_m: float, mask: np.ndarray = skin) -> float:
+        seen = np.where(skin & mask, depth + np.float32(near_m), 2.0).astype(np.float32)
+        return skin_agreement(exact, CAMERA, seen, mask, observation.keypoints_2d)
+
+    assert agreement(0) == pytest.approx(1, abs=0.02)
+    assert agreement(0.004) == pytest.approx(0.6, abs=0.02)
+    assert agreement(-0.004) == pytest.approx(0.6, abs=0.02)
+    assert agreement(0.015) == 0
+    # Where the mesh covers no skin but the wall behind, it is not there: half of the mask, half of the agreement.
+    half = skin & (np.arange(CAMERA.width) < np.median(np.nonzero(skin)[1]))
+    assert agreement(0, half) == pytest.approx(half.sum() / skin.sum(), abs=0.03)
+    # Skin that it leaves bare counts against it, a forearm beyond the wrist does not.
+    arm = along_forearm(observation.keypoints_2d, skin.shape) & ~skin
+    rest = ~skin & ~arm
+    bare = rest & (np.cumsum(rest.ravel()).reshape(rest.shape) <= skin.sum())
+    assert agreement(0, skin | arm) == pytest.approx(1, abs=0.02)
+    assert agreement(0, skin | bare) == pytest.approx(0.5, abs=0.05)
+    assert skin_agreement(exact, CAMERA, np.full_like(depth, np.nan), skin, observation.keypoints_2d) == 0
 
 
 def test_without_depth_the_size_is_the_priors_and_says_so():

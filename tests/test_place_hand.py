@@ -16,7 +16,7 @@ from fmh_ros.core.hand.fit import mirror_observation
 from fmh_ros.core.hand.rig import load_generic_rig
 from fmh_ros.core.reconstruction.choose import ChosenHand
 from fmh_ros.core.reconstruction.mirror import mirror_masks, mirror_points
-from fmh_ros.core.reconstruction.place_hand import PlacedHand, place_hand
+from fmh_ros.core.reconstruction.place_hand import PlacedHand, place_hand, reverse_fingers
 from fmh_ros.core.reconstruction.profile import Stages
 from fmh_ros.training.scenes.truth import SceneTruth, draw_truth
 
@@ -78,11 +78,8 @@ def _placed(chosen: ChosenHand, detector: Rereading | None = None, *, side_known
 
 
 def _misread(seen: HandObservation) -> HandObservation:
-    """The landmarks of a detector that takes the little finger for the index; twice is as it was."""
-    order = [*range(5), *(4 * finger + k for finger in (4, 3, 2, 1) for k in (1, 2, 3, 4))]
-    return replace(
-        seen, keypoints_2d=seen.keypoints_2d[order], keypoints_world=seen.keypoints_world[order], side_score=1.0
-    )
+    """The landmarks of a detector that takes the little finger for the index, and is sure of the side."""
+    return replace(reverse_fingers(seen), side_score=1.0)
 
 
 def _joints(placed: PlacedHand) -> np.ndarray:
@@ -135,6 +132,14 @@ def test_an_unsure_side_that_depth_contradicts_is_turned_round(truth: SceneTruth
     joints = placed.hand.T_camera_hand.apply(placed.hand.keypoints)
     expected = _placed(right).hand
     np.testing.assert_allclose(joints, expected.T_camera_hand.apply(expected.keypoints), atol=2e-3)
+
+
+def test_a_hand_whose_back_is_taken_for_the_palm_has_its_fingers_counted_the_other_way(right: ChosenHand) -> None:
+    mistaken = _mistaken(right, 0.8)
+    placed = _placed(replace(mistaken, observation=reverse_fingers(mistaken.observation)))
+    assert not placed.chosen.mirrored
+    np.testing.assert_allclose(placed.chosen.observation.keypoints_2d, right.observation.keypoints_2d)
+    np.testing.assert_allclose(_joints(placed), _joints(_placed(right)), atol=2e-3)
 
 
 @pytest.mark.parametrize("score", [0.6, 0.97])

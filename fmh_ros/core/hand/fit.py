@@ -30,8 +30,8 @@ from fmh_ros.core.transforms import Similarity, nearest_rotation
 
 FloatArray = NDArray[np.float64]
 
-#: What a fit costs that misses all skin by 25 mm: 40 samples (their weight together), robust.
-NO_SKIN_COST = 350.0
+#: What a fit costs that misses all skin by 25 mm: all samples, robust.
+NO_SKIN_COST = 850.0
 
 #: Bones between keypoints, (base, end); the first row of each finger leaves the wrist.
 _BONES = np.array([(0 if k == 0 else 4 * f + k, 4 * f + k + 1) for f in range(5) for k in range(4)])
@@ -47,7 +47,8 @@ class FitSettings:
     as a difference of unit vectors. angle : joint angles about a relaxed hand, radians. coupling : fingertip bend
     against middle joint bend, radians. limit : excess over the joint limits, radians. bone : log of each finger's
     length and of the palm's length and width. size : log of the overall size, over adults; any_size : over everybody,
-    children too, for when depth tells. skin : measured depth of the skin, metres. landmark_size : relative error of
+    children too, for when depth tells. skin : measured depth of the skin, metres; skin_samples : how many independent
+    samples of it there are, since neighbours err together. landmark_size : relative error of
     the size that landmarks alone leave when the distance is known.
 
     starts : bends of the fingers to start from; doubt : reprojection error over the hand box above which the palm's
@@ -63,6 +64,7 @@ class FitSettings:
     size: float = 0.08
     any_size: float = 0.25
     skin: float = 0.006
+    skin_samples: float = 100.0
     landmark_size: float = 0.03
     starts: tuple[float, ...] = (0.2, 0.65)
     doubt: float = 0.025
@@ -260,7 +262,7 @@ class _Problem:
                 "nk,nk->n", torch.as_tensor(self.skin.weights), (vertices @ R[2] + t[2])[self.skin.corners]
             )
             error = (z - torch.as_tensor(self.skin.depth)) / s.skin
-            parts.append(_robust(error[:, None], 1.5)[:, 0] * np.sqrt(40.0 / len(error)))
+            parts.append(_robust(error[:, None], 1.5)[:, 0] * np.sqrt(s.skin_samples / len(error)))
         return torch.cat(parts)
 
     def solve(self, theta: FloatArray) -> FloatArray:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Measured depth of a hand's visible skin, tied to points of its mesh."""
+"""Measured depth of a hand's visible skin, tied to points of its mesh, and how well a mesh explains it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from fmh_ros.core.fields.mesh_queries import MeshQueries
+from fmh_ros.core.cues.hand_pixels import along_forearm
+from fmh_ros.core.fields.mesh_queries import MeshQueries, RayHits
 from fmh_ros.core.frame.camera import CameraModel
 from fmh_ros.core.hand.types import HandMesh
 
@@ -20,6 +21,8 @@ _MOST_SAMPLES = 150
 
 #: Fewer pixels of skin with a depth say nothing.
 FEWEST_PIXELS = 25
+#: A mesh so far from the measured skin does not explain it; one so far before what is measured is not there, metres.
+NEAR_M, BEHIND_M = 0.01, 0.02
 
 
 @dataclass(frozen=True)
@@ -60,10 +63,9 @@ def measure_skin(
         The samples, or None when too few pixels of skin have a depth.
     """
     points = mesh.T_camera_hand.apply(mesh.vertices)
-    pixels = _pixels(camera, points)
+    pixels = _pixels(camera, camera.project(points))
     rays = camera.rays(pixels.astype(np.float64))
-    hits = MeshQueries(points, mesh.faces).cast(np.zeros(3), rays)
-    modelled = hits.distance / np.linalg.norm(rays, axis=1)
+    hits, modelled = _cast(points, mesh.faces, rays)
     usable = _flat(depth) if hand_mask is None else _flat(depth) & _inside(hand_mask)
     keep = (hits.face >= 0) & usable[pixels[:, 1], pixels[:, 0]]
     measured = depth[pixels[:, 1], pixels[:, 0]].astype(np.float64)
@@ -86,9 +88,46 @@ def measure_skin(
     return SkinDepth(ids, inverse.reshape(-1, 3), weights, measured[chosen], middle, 0.01 + 0.3 * scatter)
 
 
-def _pixels(camera: CameraModel, points: FloatArray) -> NDArray[np.int64]:
-    """Return a regular set of pixels (N, 2) inside the image over the projected points."""
-    projected = camera.project(points)
+def skin_agreement(
+    mesh: HandMesh,
+    camera: CameraModel,
+    depth: NDArray[np.float32],
+    hand_mask: NDArray[np.bool_],
+    keypoints_2d: FloatArray,
+) -> float:
+    """How well a mesh explains the measured hand, 0 to 1: which of several readings of a hand is the right one.
+
+    A pixel of skin on which the mesh lies counts as 1 where it lies at the measured depth and falls to 0 at NEAR_M from
+    it; skin the mesh leaves bare counts 0, and so does a pixel through which something is seen far behind the mesh.
+
+    Args:
+        mesh: a fitted hand.
+        camera: intrinsics of the depth image.
+        depth: (H, W) metres, NaN where unknown.
+        hand_mask: (H, W) visible skin; the forearm, which no mesh has, is left out where it is bare.
+        keypoints_2d: (21, 2) px, landmarks of the same reading, which tell where the forearm is.
+    """
+    points = mesh.T_camera_hand.apply(mesh.vertices)
+    rows, columns = np.nonzero(hand_mask)
+    pixels = _pixels(camera, np.vstack([camera.project(points), np.stack([columns, rows], 1)]))
+    _, modelled = _cast(points, mesh.faces, camera.rays(pixels.astype(np.float64)))
+    u, v = pixels.T
+    skin, covered = hand_mask[v, u], np.isfinite(modelled)
+    beyond = depth[v, u] - modelled  # not a number, and so neither near nor behind, where either is unknown
+    near = np.nan_to_num(np.clip(1 - np.abs(beyond) / NEAR_M, 0, 1))[skin].sum()
+    bare = skin & ~covered & ~along_forearm(keypoints_2d, depth.shape)[v, u]
+    total = int((skin & covered).sum() + bare.sum() + (~skin & (beyond > BEHIND_M)).sum())
+    return float(near / max(total, 1))
+
+
+def _cast(points: FloatArray, faces: NDArray[np.int64], rays: FloatArray) -> tuple[RayHits, FloatArray]:
+    """Return what rays (N, 3) with z = 1 from the camera hit, and its depth (N,) along z, infinite where nothing is."""
+    hits = MeshQueries(points, faces).cast(np.zeros(3), rays)
+    return hits, hits.distance / np.linalg.norm(rays, axis=1)
+
+
+def _pixels(camera: CameraModel, projected: FloatArray) -> NDArray[np.int64]:
+    """Return a regular set of pixels (N, 2) inside the image over points (M, 2) px."""
     limit = np.array([camera.width - 1, camera.height - 1])
     low = np.clip(np.floor(projected.min(0)), 0, limit).astype(int)
     high = np.clip(np.ceil(projected.max(0)), 0, limit).astype(int)
