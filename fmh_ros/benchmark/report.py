@@ -142,7 +142,8 @@ def _pictures(results: Results, cues: str, found: Sequence[Table]) -> dict[str, 
     made["difficulty-occlusion.png"] = plots.occlusion_plot(results, cues)
     made["budget.png"] = plots.budget_plot(results, cues)
     for each in results.names("cues"):
-        made[f"calibration-{tables.cue_label(each).replace('=', '-')}.png"] = plots.calibration_plot(results, each)
+        label = tables.cue_label(each).replace("=", "-").replace(",", "_")
+        made[f"calibration-{label}.png"] = plots.calibration_plot(results, each)
     return {name: content for name, content in made.items() if content is not None}
 
 
