@@ -55,7 +55,7 @@ def test_what_looks_like_skin_moves_nothing(thing: tuple[int, int, int]) -> None
 
 
 @pytest.mark.parametrize(
-    ("top", "left", "side", "taken"), [(116, 122, 10, False), (116, 118, 18, True), (60, 112, 10, True)]
+    ("top", "left", "side", "taken"), [(116, 118, 14, False), (116, 118, 18, True), (62, 110, 14, True)]
 )
 def test_small_spots_of_the_objects_colour_far_from_it_stay_with_the_hand(
     top: int, left: int, side: int, taken: bool
