@@ -29,8 +29,8 @@ CLEARER = 1.1
 #: Another reading is taken when its fit costs less than this part of the first one's: where its landmarks are, other
 #: pixels are forearm, so that agreements do not compare.
 CLEARLY = 0.8
-#: A fit that costs more is doubted: of 81 rendered hands good ones cost 40 to 170, few more than this, and a forearm that
-#: is taken for fingers 415. And how many other readings are tried then; each takes about a second.
+#: A fit that costs more is doubted: of 81 rendered hands good ones cost 40 to 170, few more than this, and one whose
+#: forearm is taken for fingers 415. And how many other readings are tried then; each takes about a second.
 DOUBTFUL_COST, MOST_READINGS = 150.0, 3
 
 
