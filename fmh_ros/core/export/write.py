@@ -77,16 +77,20 @@ def write_folder(out: Path, contents: Mapping[str, bytes]) -> None:
         staging.chmod(0o777 & ~_umask())
         _swap_in(staging, out)
     except OSError as error:
-        raise OutputError.unwritable(f"the output folder {out}", error, "Choose another --out") from error
+        raise _unwritable(out, error) from error
     finally:
         shutil.rmtree(staging, ignore_errors=True)
+
+
+def _unwritable(out: Path, error: OSError) -> OutputError:
+    return OutputError.unwritable(f"the output folder {out}", error, "Choose another --out")
 
 
 def _names(folder: Path) -> list[str]:
     try:
         return [entry.name for entry in folder.iterdir()]
     except OSError as error:
-        raise OutputError.unwritable(f"the output folder {folder}", error, "Choose another --out") from error
+        raise _unwritable(folder, error) from error
 
 
 def _staging(out: Path) -> Path:
@@ -95,7 +99,7 @@ def _staging(out: Path) -> Path:
         out.parent.mkdir(parents=True, exist_ok=True)
         return Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
     except OSError as error:
-        raise OutputError.unwritable(f"the output folder {out}", error, "Choose another --out") from error
+        raise _unwritable(out, error) from error
 
 
 def _swap_in(staging: Path, out: Path) -> None:

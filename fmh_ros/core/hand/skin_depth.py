@@ -95,10 +95,11 @@ def skin_agreement(
     hand_mask: NDArray[np.bool_],
     keypoints_2d: FloatArray,
 ) -> float:
-    """How well a mesh explains the measured hand, 0 to 1: which of several readings of a hand is the right one.
+    """Return how well a mesh explains the measured hand, 0 to 1: which of several readings of a hand is the right one.
 
     A pixel of skin on which the mesh lies counts as 1 where it lies at the measured depth and falls to 0 at NEAR_M from
-    it; skin the mesh leaves bare counts 0, and so does a pixel through which something is seen far behind the mesh.
+    it; skin the mesh leaves bare or that has no depth counts 0, and so does a pixel through which something is seen far
+    behind the mesh.
 
     Args:
         mesh: a fitted hand.

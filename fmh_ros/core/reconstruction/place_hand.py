@@ -23,7 +23,7 @@ from fmh_ros.core.reconstruction.profile import Stages
 
 #: Above this confidence in the side it is not doubted.
 SURE_SIDE = 0.98
-#: The other side is taken when it agrees so much better with the measured skin. On 80 rendered hands, of which five are
+#: The other side is taken when it agrees so much better with the measured skin. On 81 rendered hands, of which five are
 #: taken for the other side, this turns four of them round and no other; what the fits cost would turn none.
 CLEARER = 1.1
 #: Another reading is taken when its fit costs less than this part of the first one's: where its landmarks are, other
@@ -86,8 +86,9 @@ def _doubt_side(stages: Stages, first: _Reading, check: Callable[[], None]) -> _
     best, agreement = first, _agreement(first)
     for observation in (turned.observation, reverse_fingers(turned.observation)):
         other = _read(stages, best, replace(turned, observation=observation), check)
-        if other is not None and _agreement(other) > CLEARER * agreement:
-            best, agreement = other, _agreement(other)
+        explained = 0.0 if other is None else _agreement(other)
+        if other is not None and explained > CLEARER * agreement:
+            best, agreement = other, explained
     return best
 
 
