@@ -82,7 +82,7 @@ class Double(Reconstructor):
 @pytest.fixture
 def double(monkeypatch: pytest.MonkeyPatch) -> type[Double]:
     monkeypatch.setattr(reconstructor_module, "Reconstructor", Double)
-    monkeypatch.setattr(EmbeddedShapeModel, "_bfloat16_is_faster", lambda self: False)
+    monkeypatch.setattr("fmh_ros.core.flow.embedded.model.bfloat16_is_faster", lambda module, example: False)
     return Double
 
 

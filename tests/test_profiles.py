@@ -55,7 +55,7 @@ PATIENCE = 300.0
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty folder of models; and no time is spent on finding out which type is quicker."""
-    monkeypatch.setattr(EmbeddedShapeModel, "_bfloat16_is_faster", lambda self: False)
+    monkeypatch.setattr("fmh_ros.core.flow.embedded.model.bfloat16_is_faster", lambda module, example: False)
     monkeypatch.setenv("FMH_MODELS", str(tmp_path / "models"))
     return tmp_path / "models"
 

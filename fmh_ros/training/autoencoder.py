@@ -16,6 +16,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from fmh_ros.core.flow.embedded.autoencoder import GridAutoencoder
+from fmh_ros.core.flow.embedded.model import read_weights
+from fmh_ros.training.precision import fast_autocast
 from fmh_ros.training.shapes.dataset import completed, open_arrays
 from fmh_ros.training.shapes.views import FAMILY_NAMES
 
@@ -68,7 +70,7 @@ def evaluate(model: GridAutoencoder, data: Path, limit: int = 230) -> dict[str, 
     values = []
     for start in range(0, count, 10):
         grid = to_grid(arrays["tsdf"][start : min(start + 10, count)])
-        with torch.autocast("cpu", torch.bfloat16):
+        with fast_autocast():
             out = model.decoder(model.encoder(grid)[0])
         values.append(iou(out.float(), grid))
     all_iou = torch.cat(values).numpy()
@@ -90,20 +92,24 @@ def train(
     peak: float = 1.5e-3,
     seed: int = 0,
     start: Path | None = None,
-    decoder_only: bool = False,
+    only: str | None = None,
 ) -> None:
     """Train for this long by the clock and write ``autoencoder.pt`` every few minutes.
 
-    ``start`` is a checkpoint whose weights are taken over, for a new schedule with a fresh optimiser. ``decoder_only``
-    leaves the encoder as it is, and with it the latents of a flow that is being trained.
+    ``start`` is a checkpoint whose weights are taken over, for a new schedule with a fresh optimiser, or the shipped
+    file, which has a decoder alone. ``only`` "decoder" leaves the encoder as it is, and with it the latents of a flow
+    that is being trained; ``only`` "encoder" finds an encoder for a decoder whose own is lost.
     """
     out.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
     model = GridAutoencoder()
-    if start is not None:
+    if start is not None and start.suffix == ".safetensors":
+        model.decoder.load_state_dict(read_weights(start, "decoder."))
+    elif start is not None:
         model.load_state_dict(torch.load(start, weights_only=True))
-    model.encoder.requires_grad_(not decoder_only)
+    model.encoder.requires_grad_(only != "decoder")
+    model.decoder.requires_grad_(only != "encoder")
     optimiser = torch.optim.AdamW(
         [p for p in model.parameters() if p.requires_grad], lr=peak, betas=(0.9, 0.98), weight_decay=1e-3
     )
@@ -119,7 +125,7 @@ def train(
             group["lr"] = rate
         chosen = np.sort(rng.choice(completed(data), batch, replace=False))
         grid = flip_grid(to_grid(arrays["tsdf"][chosen]), int(rng.integers(8)))
-        with torch.autocast("cpu", torch.bfloat16):
+        with fast_autocast():
             predicted, mean, log_variance = model(grid)
         mean, log_variance = mean.float(), log_variance.float()
         kl = 0.5 * (mean**2 + log_variance.exp() - 1 - log_variance).mean()
@@ -157,10 +163,8 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--peak", type=float, default=1.5e-3, help="learning rate at the schedule's peak")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--start", type=Path, help="a checkpoint to go on from")
-    parser.add_argument(
-        "--decoder-only", action="store_true", help="leave the encoder, and so the latents, as they are"
-    )
+    parser.add_argument("--start", type=Path, help="a checkpoint, or the shipped decoder, to go on from")
+    parser.add_argument("--only", choices=("encoder", "decoder"), help="the half to train; the other stays as it is")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     train(
@@ -171,7 +175,7 @@ def main() -> None:
         peak=arguments.peak,
         seed=arguments.seed,
         start=arguments.start,
-        decoder_only=arguments.decoder_only,
+        only=arguments.only,
     )
 
 

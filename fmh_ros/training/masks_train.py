@@ -18,6 +18,7 @@ from torch.nn import functional
 from fmh_ros.core.cues.mask_network import ImageEncoder, MaskNetwork, MaskOutput
 from fmh_ros.core.hand.rig import HandRig, load_generic_rig
 from fmh_ros.training.masks_data import IGNORED, Batch, ExampleSource
+from fmh_ros.training.precision import fast_autocast
 from fmh_ros.training.scenes.compose import Bank
 from fmh_ros.training.scenes.textures import Image, load_photos
 
@@ -144,7 +145,7 @@ def train(config: TrainConfig) -> MaskNetwork:
         freeze_pretrained(network)
         _set_rate(optimiser, config.learning_rate, step, progress)
         batch = next(batches)
-        with torch.autocast("cpu", torch.bfloat16):
+        with fast_autocast():
             output = network(batch.image.to(memory_format=torch.channels_last), batch.maps, FROZEN_BLOCKS)
         terms = loss_terms(output, batch)
         optimiser.zero_grad()

@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import argparse
 import logging
+from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fmh_ros.core.flow.embedded.layout import GRID, MAP_SIZE
-from fmh_ros.training.shapes.views import draw_view
+from fmh_ros.training.shapes.views import ShapeView, draw_view
 
 log = logging.getLogger(__name__)
 
@@ -49,18 +51,32 @@ def completed(folder: Path) -> int:
     return int(path.read_text()) if path.exists() else 0
 
 
-def generate(folder: Path, count: int, seed: int, families: tuple[str, ...] | None = None) -> None:
-    """Write ``count`` views; ``families`` restricts them, in turn."""
+def _note_completed(folder: Path, count: int) -> None:
+    """Write ``count.txt`` whole: a training that reads it while it is written must not see an empty file."""
+    new = folder / "count.txt.new"
+    new.write_text(str(count))
+    new.replace(folder / "count.txt")
+
+
+def _draw(index: int, seed: int, families: tuple[str, ...] | None) -> ShapeView:
+    rng = np.random.default_rng([seed, index])
+    return draw_view(rng, None if families is None else families[index % len(families)])
+
+
+def generate(
+    folder: Path, count: int, seed: int, families: tuple[str, ...] | None = None, *, processes: int = 1
+) -> None:
+    """Write ``count`` views; ``families`` restricts them, in turn. The views do not depend on ``processes``."""
     arrays = open_arrays(folder, count)
-    for index in range(count):
-        rng = np.random.default_rng([seed, index])
-        view = draw_view(rng, None if families is None else families[index % len(families)])
-        for name in _LAYOUT:
-            arrays[name][index] = getattr(view, name)
-        if (index + 1) % 50 == 0 or index + 1 == count:
-            (folder / "count.txt").write_text(str(index + 1))
-        if (index + 1) % 1000 == 0:
-            log.info("%d of %d views", index + 1, count)
+    draw = partial(_draw, seed=seed, families=families)
+    with get_context("spawn").Pool(processes) as pool:
+        for index, view in enumerate(pool.imap(draw, range(count), chunksize=16)):
+            for name in _LAYOUT:
+                arrays[name][index] = getattr(view, name)
+            if (index + 1) % 50 == 0 or index + 1 == count:
+                _note_completed(folder, index + 1)
+            if (index + 1) % 1000 == 0:
+                log.info("%d of %d views", index + 1, count)
 
 
 def main() -> None:
@@ -70,8 +86,9 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("--count", type=int, default=30000)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--processes", type=int, default=1)
     arguments = parser.parse_args()
-    generate(arguments.out, arguments.count, arguments.seed)
+    generate(arguments.out, arguments.count, arguments.seed, processes=arguments.processes)
 
 
 if __name__ == "__main__":

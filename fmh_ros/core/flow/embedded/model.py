@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +20,7 @@ from fmh_ros.core.errors import ModelMissingError
 from fmh_ros.core.fields.grid import GridField
 from fmh_ros.core.flow.embedded.autoencoder import GridDecoder
 from fmh_ros.core.flow.embedded.layout import LATENT_CHANNELS, LATENT_TOKENS, MAP_CHANNELS, MAP_SIZE, TRUNCATION
+from fmh_ros.core.flow.embedded.precision import bfloat16_is_faster
 from fmh_ros.core.flow.embedded.transformer import VelocityNetwork
 from fmh_ros.core.transforms import Similarity
 
@@ -91,27 +91,14 @@ class EmbeddedShapeModel:
                 expected="the file that ships with the package",
                 change="Reinstall fmh_ros, or run `make train-embedded`",
             )
-        tensors = {k: v.float() for k, v in load_file(self.weights).items()}
         self.velocity_network, self.decoder = VelocityNetwork(), GridDecoder()
-        self.velocity_network.load_state_dict(_under(tensors, "velocity."))
-        self.decoder.load_state_dict(_under(tensors, "decoder."))
-        self.mean, self.deviation = tensors["latent.mean"], tensors["latent.deviation"]
+        self.velocity_network.load_state_dict(read_weights(self.weights, "velocity."))
+        self.decoder.load_state_dict(read_weights(self.weights, "decoder."))
+        latent = read_weights(self.weights, "latent.")
+        self.mean, self.deviation = latent["mean"], latent["deviation"]
         for module in (self.velocity_network, self.decoder):
             module.requires_grad_(False).eval()
-        self.bfloat16 = self._bfloat16_is_faster()
-
-    def _bfloat16_is_faster(self) -> bool:
-        seconds = []
-        for enabled in (True, False):
-            latent = torch.zeros((1, *self.latent_shape), requires_grad=True)
-            for _ in range(2):
-                begin = time.perf_counter()
-                with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
-                    grid = self.decoder(latent)
-                grid.float().mean().backward()
-                elapsed = time.perf_counter() - begin
-            seconds.append(elapsed)
-        return seconds[0] < seconds[1]
+        self.bfloat16 = bfloat16_is_faster(self.decoder, torch.zeros(1, *self.latent_shape))
 
     @torch.no_grad()
     def encode_condition(self, view: ObjectView) -> EmbeddedCondition:
@@ -146,8 +133,9 @@ class EmbeddedShapeModel:
         return view.T_camera_view
 
 
-def _under(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {k[len(prefix) :]: v for k, v in tensors.items() if k.startswith(prefix)}
+def read_weights(path: Path, prefix: str) -> dict[str, Tensor]:
+    """Tensors of a weights file whose names begin with ``prefix``, without it, in float32."""
+    return {k[len(prefix) :]: v.float() for k, v in load_file(path).items() if k.startswith(prefix)}
 
 
 def make_embedded(models: Mapping[str, Path], options: Mapping[str, Any], device: str) -> EmbeddedShapeModel:
