@@ -17,7 +17,6 @@ from synthetic_result import synthetic_reconstruction
 
 import fmh_ros
 from fmh_ros.core.errors import CancelledError
-from fmh_ros.core.flow.embedded.model import EmbeddedShapeModel
 from fmh_ros.core.frame.frame import Frame
 from fmh_ros.core.frame.load import load_frame
 from fmh_ros.core.progress import Progress

@@ -16,7 +16,7 @@ import fmh_ros
 from fmh_ros.core.cues.hand_detector import MediaPipeHandDetector
 from fmh_ros.core.cues.mask_inputs import CROP_SIZE, MAP_COUNT, MAP_SIZE, CropPrompt, guidance_maps
 from fmh_ros.core.cues.mask_network import MaskNetwork
-from fmh_ros.core.cues.mask_predictor import WEIGHTS, MaskPredictor, Square, apply, invert
+from fmh_ros.core.cues.mask_predictor import WEIGHTS, MaskPredictor, Prediction, Square, apply, invert
 from fmh_ros.core.cues.mask_refine import Canvas, refine
 from fmh_ros.core.cues.point_map import SensorPointMapper, normals_from_depth, remove_flying_pixels
 from fmh_ros.core.cues.segmenter import EmbeddedSegmenter
@@ -216,6 +216,49 @@ def test_what_the_network_does_not_know_is_found_before_a_plain_background(segme
     assert np.ptp(columns) / width == pytest.approx(0.65, abs=0.03)
     assert np.ptp(rows) / height == pytest.approx(0.355, abs=0.03)
     assert any("unsure" in warning for warning in masks.warnings)
+
+
+class _Hinted(MaskPredictor):
+    """Answers vaguely until it is pointed at the object, as the network does; notes the prompts it was given."""
+
+    def __init__(self, peak: float, holds: float) -> None:
+        super().__init__()
+        self.peak, self.holds_something = peak, holds
+        self.prompts: list[ObjectPrompt] = []
+
+    def predict(self, frame: Frame, hand: HandObservation, prompt: ObjectPrompt) -> Prediction:
+        """The real answer, with the object's probability lowered to ``peak`` where there is no prompt."""
+        self.prompts.append(prompt)
+        seen = super().predict(frame, hand, prompt)
+        if prompt.given:
+            return seen
+        held = np.minimum(seen.classes[..., 2], self.peak)
+        classes = np.stack([1 - held - np.minimum(seen.classes[..., 1], 1 - held), seen.classes[..., 1], held], -1)
+        return replace(seen, classes=classes.astype(np.float32), holds=self.holds_something)
+
+
+def test_the_likeliest_pixel_of_a_vague_answer_is_asked_about(example: tuple[Frame, HandObservation]) -> None:
+    """The object comes out as if the user had pointed at it, and no surer than a guess."""
+    frame, hand = example
+    frame = replace(frame, depth=None)
+    predictor = _Hinted(peak=0.4, holds=0.8)
+    masks = EmbeddedSegmenter(predictor).segment(frame, hand, ObjectPrompt())
+    first, second = predictor.prompts
+    assert not first.given and len(second.points) == 1
+    pointed = EmbeddedSegmenter().segment(frame, hand, second)
+    assert _iou(masks.object, pointed.object) > 0.9
+    assert masks.object_score <= 0.4 < pointed.object_score
+
+
+@pytest.mark.parametrize(("peak", "holds"), [(0.1, 0.8), (0.4, 0.1)])
+def test_a_hand_that_hardly_holds_anything_is_not_asked_again(
+    example: tuple[Frame, HandObservation], peak: float, holds: float
+) -> None:
+    """What stands out before the plain background is still found, but by its colours, not by a second answer."""
+    predictor = _Hinted(peak, holds)
+    frame, hand = example
+    EmbeddedSegmenter(predictor).segment(replace(frame, depth=None), hand, ObjectPrompt())
+    assert [prompt.given for prompt in predictor.prompts] == [False]
 
 
 def test_a_mask_that_fills_the_picture_is_refused(

@@ -24,7 +24,6 @@ from fmh_ros.core.cues.foundation import points
 from fmh_ros.core.cues.foundation.masks import PromptedSegmenter
 from fmh_ros.core.cues.hand_detector import MediaPipeHandDetector
 from fmh_ros.core.errors import ModelMissingError, ProfileError, UnsupportedPromptError
-from fmh_ros.core.flow.embedded.model import EmbeddedShapeModel
 from fmh_ros.core.flow.hunyuan.checkpoint import FOLDERS
 from fmh_ros.core.flow.hunyuan.model import MODEL_IDS, VAE_IDS, HunyuanOptions
 from fmh_ros.core.flow.triposg import model as triposg

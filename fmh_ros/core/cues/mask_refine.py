@@ -101,12 +101,18 @@ def _grabcut(canvas: Canvas, probability: Map) -> Map | None:
     labels[(p < SURELY_NOT) | ~inside | (hand > 0.8)] = cv2.GC_BGD
     if (labels == cv2.GC_FGD).sum() + (labels == cv2.GC_PR_FGD).sum() < 30 or (p <= 0.5).sum() < 30:
         return None
-    models = np.zeros((1, 65)), np.zeros((1, 65))
-    cv2.setRNGSeed(1)
-    cv2.grabCut(image, labels, (0, 0, 1, 1), *models, 3, cv2.GC_INIT_WITH_MASK)
-    cut = ((labels == cv2.GC_FGD) | (labels == cv2.GC_PR_FGD)).astype(np.float32)
+    cut = cut_by_colours(np.asarray(image, np.uint8), labels).astype(np.float32)
     shape = probability.shape[::-1]
     return cv2.resize(cut, shape, interpolation=cv2.INTER_LINEAR).astype(np.float32)
+
+
+def cut_by_colours(image: NDArray[np.uint8], labels: NDArray[np.uint8]) -> Mask:
+    """Divide an RGB image (H, W, 3) by models of its colours (GrabCut); labels : (H, W), OpenCV's GC_ constants."""
+    labels, models = labels.copy(), (np.zeros((1, 65)), np.zeros((1, 65)))
+    cv2.setRNGSeed(1)
+    cv2.grabCut(image, labels, (0, 0, 1, 1), *models, 3, cv2.GC_INIT_WITH_MASK)
+    result: Mask = (labels == cv2.GC_FGD) | (labels == cv2.GC_PR_FGD)
+    return result
 
 
 def _follow_edges(canvas: Canvas, probability: Map, radius: int = 6, epsilon: float = 2e-3) -> Map:

@@ -3,11 +3,14 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from fmh_ros.core.cues.mask_colours import take_back
+from fmh_ros.core.cues.mask_growth import grow
 from fmh_ros.core.cues.mask_predictor import CANVAS_SIZE, MaskPredictor, Prediction, apply, canvas_depth, cut, invert
 from fmh_ros.core.cues.mask_refine import Canvas, fingers_near, refine
 from fmh_ros.core.cues.plain_background import find_thing
@@ -20,6 +23,13 @@ Map = NDArray[np.float32]
 
 #: Below this score, and without a prompt, the hand is taken to hold nothing.
 NOTHING_HELD = 0.12
+#: Below this score the network is asked a second time. Where it finds nothing it is so only when the geometric mean of
+#: its belief in a held object and of its likeliest pixel's probability reaches LIKELY: empty hands rarely do.
+SURE, LIKELY = 0.8, 0.45
+#: What only the second answer finds needs this score: it is sought where an empty hand looks the same.
+FOUND_LATE = 0.25
+#: Blur of the probability, canvas pixels, before its likeliest pixel is taken.
+HINT_BLUR = 5.0
 #: Below this score the result carries a warning.
 UNSURE = 0.45
 #: Score of what the network does not take for held, but stands out before a plain background: not sure.
@@ -50,13 +60,11 @@ class EmbeddedSegmenter:
             NoObjectError: nothing is held, and no prompt says otherwise.
             EmptyObjectMaskError: nothing was found where the prompt points, or the object fills the whole image.
         """
-        prediction = self.predictor.predict(frame, hand, prompt)
-        canvas = _canvas(frame, hand, prompt, prediction)
-        held, solid_hand = refine(canvas)
-        # How sure it is that something is held is the network's to say: colours know nothing of holding.
-        score = _score(canvas, prediction, held, prompt)
-        if prompt.box is None and prompt.mask is None:
-            held, solid_hand = take_back(canvas, held, solid_hand)
+        reading = _read(frame, hand, prompt, self.predictor.predict(frame, hand, prompt))
+        if not prompt.given and reading.score < SURE:
+            reading = self._look_again(frame, hand, prompt, reading)
+        prediction, canvas, score = reading.prediction, reading.canvas, reading.score
+        held, solid_hand = reading.held, reading.hand
         to_canvas = invert(prediction.square.to_frame(CANVAS_SIZE))
         shape = frame.image.shape[:2]
         object_mask = to_frame_map(held.astype(np.float32), to_canvas, shape) > 0.5
@@ -78,6 +86,57 @@ class EmbeddedSegmenter:
         warnings = object_warnings(object_mask, score, prompt)
         whole = np.maximum(amodal, object_mask)
         return SceneMasks(hand_mask, object_mask, probability, whole, score, warnings, prompt.text)
+
+    def _look_again(self, frame: Frame, hand: HandObservation, prompt: ObjectPrompt, first: _Reading) -> _Reading:
+        """Ask the network again with the likeliest pixel of its own answer for a prompt.
+
+        It tells the object's outline much better than whether there is one: that pixel lies on the object in 36 of 39
+        rendered scenes of the benchmark's training split, also where nothing was found. Whether anything is held
+        remains what the first answer says, since a prompt makes the network sure of it.
+        """
+        at, peak = _peak(first.prediction)
+        found = first.score >= NOTHING_HELD
+        height, width = frame.image.shape[:2]
+        inside = 0 <= at[0] <= width - 1 and 0 <= at[1] <= height - 1
+        if not inside or (not found and np.sqrt(first.prediction.holds * peak) < LIKELY):
+            return first
+        hinted = self.predictor.predict(frame, hand, replace(prompt, points=(at,)))
+        second = _read(frame, hand, prompt, replace(hinted, holds=first.prediction.holds))
+        if not found:
+            return first if second.score < FOUND_LATE else replace(second, score=min(second.score, STANDS_OUT))
+        return replace(second, score=first.score) if second.held.any() else first
+
+
+@dataclass(frozen=True)
+class _Reading:
+    """One answer of the network, refined: masks (S, S) of object and hand on its canvas, and how sure it is."""
+
+    prediction: Prediction
+    canvas: Canvas
+    held: Mask
+    hand: Mask
+    score: float
+
+
+def _read(frame: Frame, hand: HandObservation, prompt: ObjectPrompt, prediction: Prediction) -> _Reading:
+    """Refine an answer; prompt : what the user gave."""
+    canvas = _canvas(frame, hand, prompt, prediction)
+    held, solid_hand = refine(canvas)
+    # How sure it is that something is held is the network's to say: colours know nothing of holding.
+    score = _score(canvas, prediction, held, prompt)
+    if prompt.box is None and prompt.mask is None:
+        held, solid_hand = take_back(canvas, held, solid_hand)
+        held = grow(canvas, held, solid_hand)
+    return _Reading(prediction, canvas, held, solid_hand, score)
+
+
+def _peak(prediction: Prediction) -> tuple[tuple[float, float], float]:
+    """Where in the frame the object is likeliest to be, and how likely, after smoothing."""
+    likely = np.where(prediction.known, prediction.classes[..., 2], 0).astype(np.float32)
+    smooth = cv2.GaussianBlur(likely, (0, 0), HINT_BLUR)
+    row, column = np.unravel_index(int(smooth.argmax()), smooth.shape)
+    x, y = apply(prediction.square.to_frame(CANVAS_SIZE), np.array([[column, row]], np.float64))[0]
+    return (float(x), float(y)), float(smooth[row, column])
 
 
 def _canvas(frame: Frame, hand: HandObservation, prompt: ObjectPrompt, prediction: Prediction) -> Canvas:

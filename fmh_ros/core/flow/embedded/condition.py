@@ -22,8 +22,8 @@ CELL, FINE_WIDTH = 4, 96
 def lift_maps(maps: Tensor, distance: Tensor) -> Tensor:
     """Project every voxel of the view cube into the maps.
 
-    maps : (B, 8, S, S), indexed [row, column]; distance : (B,), camera distance in cube units. Returns (B, LIFTED, V, V,
-    V) indexed [x, y, z]: mask, unknown, known depth, signed distance along the ray to the observed surface (positive in
+    maps : (B, 8, S, S), indexed [row, column]; distance : (B,), camera distance in cube units. Returns (B, 8, V, V, V)
+    indexed [x, y, z]: mask, unknown, known depth, signed distance along the ray to the observed surface (positive in
     front of it, saturated, 0 where unknown), the voxel's own z, and the seen normal (0 where unknown).
     """
     batch = maps.shape[0]
@@ -100,7 +100,9 @@ class ConditionEncoder(nn.Module):
         """maps (B, 8, 64, 64), distance (B,) to tokens (B, 64, width), token order [x, y, z] flattened."""
         flat = self.image(maps).transpose(-1, -2)  # rows are y, tokens count x first
         volume = lift_maps(maps, distance)
-        features = self.volume(volume[:, :COARSE]) + self.fine(volume) + flat[..., None].expand(*flat.shape, LATENT_TOKENS)
+        features = (
+            self.volume(volume[:, :COARSE]) + self.fine(volume) + flat[..., None].expand(*flat.shape, LATENT_TOKENS)
+        )
         far = self.distance(torch.log(distance)[:, None] - 1.8)
         tokens: Tensor = features.flatten(2).transpose(1, 2) + far[:, None]
         return tokens

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which arithmetic is faster here: processors with bfloat16 instructions gain several times by it, others lose as much."""
+"""Which arithmetic is faster: processors with bfloat16 instructions gain several times by it, others lose as much."""
 
 from __future__ import annotations
 
