@@ -145,8 +145,7 @@ def test_the_view_is_lifted_to_what_each_voxel_is_before_or_behind() -> None:
     """Against the ball itself: seen or not, and how far a voxel lies in front of the ball's near side on its ray."""
     maps, distance = condition_maps(sphere_view())
     assert maps.shape == (MAP_CHANNELS, MAP_SIZE, MAP_SIZE) and distance == pytest.approx(DISTANCE)
-    lifted = lift_maps(torch.tensor(maps)[None], torch.tensor([distance]))[0].double().numpy()
-    (mask, unknown, known, ahead, own), normals = lifted[:5], np.moveaxis(lifted[5:], 0, -1)
+    mask, unknown, known, ahead, own = lift_maps(torch.tensor(maps)[None], torch.tensor([distance]))[0].double().numpy()
     axis = np.linspace(-1, 1, VOLUME)
     x, y, z = np.meshgrid(axis, axis, axis, indexing="ij")
     np.testing.assert_allclose(own, z, atol=1e-6)
@@ -165,6 +164,3 @@ def test_the_view_is_lifted_to_what_each_voxel_is_before_or_behind() -> None:
     assert (ahead[outer] == 0).all()
     expected = ((b - np.sqrt(np.maximum(root, 0))) / a - DISTANCE - z) / DEPTH_REACH
     np.testing.assert_allclose(ahead[inner], np.clip(expected, -1, 1)[inner], atol=0.01)
-    assert (normals[outer] == 0).all()
-    outward = rays * ((b - np.sqrt(np.maximum(root, 0))) / a)[..., None] - centre
-    np.testing.assert_allclose(normals[inner], outward[inner] / LATERAL_FILL, atol=0.05)

@@ -71,6 +71,29 @@ def test_what_reaches_the_border_is_added_only_to_what_does(open_to_border: bool
     assert grown.sum() > seen.sum() if open_to_border else np.array_equal(grown, seen)
 
 
+def test_print_beside_the_object_is_no_part_of_it() -> None:
+    """Letters of the object's colour on the table, which neither touch it nor the hand."""
+    canvas = _canvas(table=(60, 70, 80), box=(40, 90, 190))
+    image = canvas.image.copy()
+    image[300:330, 150:250] = (40, 90, 190)
+    grown = grow(replace(canvas, image=image), _region(BOX), _region(HAND))
+    assert np.array_equal(grown, _region(BOX))
+
+
+@pytest.mark.parametrize(
+    ("behind_m", "probability", "added"), [(0.05, 0.2, True), (0.3, 0.2, False), (0.05, 0.0, False)]
+)
+def test_with_depth_a_piece_belongs_by_its_depth(behind_m: float, probability: float, added: bool) -> None:
+    """The rest of a box has no edge towards the table, but its depth, and the network has an inkling of it."""
+    canvas = _canvas(table=(60, 70, 80), box=(40, 90, 190))
+    rest = _region(BOX) & ~_region(SEEN)
+    depth = np.full((SIZE, SIZE), 0.9, np.float32)
+    depth[_region(SEEN)], depth[rest] = 0.5, 0.5 + behind_m
+    chances = np.where(rest, probability, canvas.object_probability).astype(np.float32)
+    grown = grow(replace(canvas, depth=depth, object_probability=chances), _region(SEEN), _region(HAND))
+    assert (grown & rest).sum() > 0.95 * rest.sum() if added else np.array_equal(grown, _region(SEEN))
+
+
 def test_too_few_pixels_tell_no_colours() -> None:
     canvas = _canvas(table=(60, 70, 80), box=(40, 90, 190))
     speck = _region((slice(180, 190), slice(180, 190)))

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from fmh_ros.core.flow.embedded.autoencoder import GridAutoencoder, GridDecoder
 from fmh_ros.core.flow.embedded.layout import LATENT_CHANNELS, LATENT_TOKENS
-from fmh_ros.core.flow.embedded.model import EmbeddedShapeModel, read_weights
+from fmh_ros.core.flow.embedded.model import GUIDANCE_SCALE, EmbeddedShapeModel, read_weights
 from fmh_ros.core.flow.embedded.transformer import VelocityNetwork
 from fmh_ros.core.flow.sampler import euler_step, sigmas
 from fmh_ros.training.autoencoder import flip_grid, iou, to_grid
@@ -35,7 +35,7 @@ log = logging.getLogger(__name__)
 DROP_CONDITION = 0.1
 TIMES_PER_CONDITION = 2
 #: Clean estimates per step that are decoded, and the weight of their shape loss beside the velocity error.
-DECODED, SHAPE_WEIGHT = 4, 0.5
+DECODED, SHAPE_WEIGHT = 8, 0.5
 
 
 @dataclass(frozen=True)
@@ -203,7 +203,7 @@ def evaluate(
     latent_scale: LatentScale,
     *,
     count: int,
-    scale: float = 2.0,
+    scale: float = GUIDANCE_SCALE,
     batch: int = 23,
     clean: bool = False,
 ) -> dict[str, float]:
@@ -255,26 +255,18 @@ class Trainer:
         if start is not None:
             self.model.load_state_dict(read_weights(start, "velocity."))
         self.average = deepcopy(self.model).requires_grad_(False)
-        matrices = [p for n, p in self.model.named_parameters() if n.startswith("blocks.") and n.endswith("weight")]
-        chosen = {id(p) for p in matrices}
-        others = [p for p in self.model.parameters() if id(p) not in chosen]
-        self.optimisers = (
-            torch.optim.AdamW(others, lr=peak, betas=(0.9, 0.98), weight_decay=0.01),
-            # Matrices of the blocks learn faster by orthogonalised steps; scaled to the size of Adam's.
-            torch.optim.Muon(matrices, lr=peak, weight_decay=0.01, adjust_lr_fn="match_rms_adamw"),
-        )
+        self.optimiser = torch.optim.AdamW(self.model.parameters(), lr=peak, betas=(0.9, 0.98), weight_decay=0.01)
         self.step = 0
 
     def update(self, loss: Tensor, progress: float) -> None:
         """One step at the schedule position ``progress`` in 0..1."""
         rate = self.peak * min(1.0, (self.step + 1) / 200) * (0.5 + 0.5 * math.cos(math.pi * progress)) + 1e-6
-        self.model.zero_grad(set_to_none=True)
+        for group in self.optimiser.param_groups:
+            group["lr"] = rate
+        self.optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
-        for optimiser in self.optimisers:
-            for group in optimiser.param_groups:
-                group["lr"] = rate
-            optimiser.step()
+        self.optimiser.step()
         self.step += 1
         keep = min(0.999, 1 - 1 / (self.step / 5 + 1))
         with torch.no_grad():
@@ -286,7 +278,7 @@ class Trainer:
         return {
             "model": self.model.state_dict(),
             "average": self.average.state_dict(),
-            "optimisers": [optimiser.state_dict() for optimiser in self.optimisers],
+            "optimiser": self.optimiser.state_dict(),
             "step": self.step,
         }
 
@@ -294,8 +286,7 @@ class Trainer:
         """Continue from ``state()``."""
         self.model.load_state_dict(state["model"])  # type: ignore[arg-type]
         self.average.load_state_dict(state["average"])  # type: ignore[arg-type]
-        for optimiser, saved in zip(self.optimisers, state["optimisers"], strict=True):  # type: ignore[call-overload]
-            optimiser.load_state_dict(saved)
+        self.optimiser.load_state_dict(state["optimiser"])  # type: ignore[arg-type]
         self.step = int(state["step"])  # type: ignore[call-overload]
 
 

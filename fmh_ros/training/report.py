@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from fmh_ros.core.flow.embedded.autoencoder import GridAutoencoder
-from fmh_ros.core.flow.embedded.model import WEIGHTS, EmbeddedShapeModel
+from fmh_ros.core.flow.embedded.model import GUIDANCE_SCALE, WEIGHTS, EmbeddedShapeModel
 from fmh_ros.training import autoencoder as autoencoder_training
 from fmh_ros.training.embedded import HELD_OUT_COUNT, HELD_OUT_SEED
 from fmh_ros.training.flow import FlowData, LatentScale, evaluate
@@ -40,7 +40,7 @@ def main() -> None:
     parser.add_argument("--autoencoder", type=Path)
     parser.add_argument("--weights", type=Path, default=WEIGHTS)
     parser.add_argument("--count", type=int, default=HELD_OUT_COUNT)
-    parser.add_argument("--guidance-scale", type=float, default=2.0)
+    parser.add_argument("--guidance-scale", type=float, default=GUIDANCE_SCALE)
     arguments = parser.parse_args()
     if not completed(arguments.data):
         generate(arguments.data, arguments.count, HELD_OUT_SEED)

@@ -24,8 +24,9 @@ Map = NDArray[np.float32]
 #: Below this score, and without a prompt, the hand is taken to hold nothing.
 NOTHING_HELD = 0.12
 #: Below this score the network is asked a second time. Where it finds nothing it is so only when the geometric mean of
-#: its belief in a held object and of its likeliest pixel's probability reaches LIKELY: empty hands rarely do.
-SURE, LIKELY = 0.8, 0.45
+#: its belief in a held object and of its likeliest pixel's probability reaches LIKELY, or LIKELY_BY_DEPTH where depth
+#: has its say in that: one in fifty rendered empty hands does that.
+SURE, LIKELY, LIKELY_BY_DEPTH = 0.8, 0.45, 0.32
 #: What only the second answer finds needs this score: it is sought where an empty hand looks the same.
 FOUND_LATE = 0.25
 #: Blur of the probability, canvas pixels, before its likeliest pixel is taken.
@@ -98,7 +99,8 @@ class EmbeddedSegmenter:
         found = first.score >= NOTHING_HELD
         height, width = frame.image.shape[:2]
         inside = 0 <= at[0] <= width - 1 and 0 <= at[1] <= height - 1
-        if not inside or (not found and np.sqrt(first.prediction.holds * peak) < LIKELY):
+        least = LIKELY if frame.depth is None else LIKELY_BY_DEPTH
+        if not inside or (not found and np.sqrt(first.prediction.holds * peak) < least):
             return first
         hinted = self.predictor.predict(frame, hand, replace(prompt, points=(at,)))
         second = _read(frame, hand, prompt, replace(hinted, holds=first.prediction.holds))

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from fmh_ros.core.flow.embedded.layout import LATENT_CHANNELS
 
 
-class Residual(nn.Module):
+class _Residual(nn.Module):
     """Two 3^3 convolutions with group normalisation and a skip connection."""
 
     def __init__(self, channels: int) -> None:
@@ -58,14 +58,14 @@ class GridEncoder(nn.Module):
             nn.Conv3d(1, 16, 4, stride=2, padding=1),
             nn.SiLU(),
             nn.Conv3d(16, 32, 4, stride=2, padding=1),
-            Residual(32),
+            _Residual(32),
             nn.SiLU(),
             nn.Conv3d(32, 96, 4, stride=2, padding=1),
-            Residual(96),
+            _Residual(96),
             nn.SiLU(),
             nn.Conv3d(96, 160, 4, stride=2, padding=1),
-            Residual(160),
-            Residual(160),
+            _Residual(160),
+            _Residual(160),
             nn.SiLU(),
             nn.Conv3d(160, 2 * channels, 1),
         )
@@ -82,13 +82,13 @@ class GridDecoder(nn.Module):
     def __init__(self, channels: int = LATENT_CHANNELS) -> None:
         super().__init__()
         self.enter = nn.Conv3d(channels, 128, 1)
-        self.deep = nn.Sequential(Residual(128), Residual(128))
+        self.deep = nn.Sequential(_Residual(128), _Residual(128))
         self.up1 = _Up(128, 96)
-        self.mid = Residual(96)
+        self.mid = _Residual(96)
         self.up2 = _Up(96, 32)
-        self.fine = Residual(32)
+        self.fine = _Residual(32)
         self.up3 = _Up(32, 16)
-        self.detail = Residual(16)
+        self.detail = _Residual(16)
         self.leave = nn.Conv3d(16, 8, 3, padding=1)
 
     def forward(self, latent: Tensor) -> Tensor:
