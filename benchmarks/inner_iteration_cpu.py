@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -109,6 +110,13 @@ def main() -> None:
     print(f"{'backward (the rest)':44s} {rest:7.1f} {rest / whole:6.2f}")
     full = median_ms(lambda: render(field, pose.pose(), supervision.rays, RenderSettings()))
     print(f"\nevery pixel of the object's images, {config.render_size}^2: {full:.1f} ms")
+    trained = deepcopy(model.decoder).requires_grad_(True)
+
+    def decode(decoder: torch.nn.Module) -> None:
+        decoder(x.clone().requires_grad_(True)).sum().backward()
+
+    ours, torchs = median_ms(lambda: decode(model.decoder)), median_ms(lambda: decode(trained))
+    print(f"decoding in float32, forward and backward: {ours:.1f} ms, {ours / torchs:.2f} of torch's own way")
     velocity_ms = median_ms(lambda: model.velocity(x, 0.6, condition))
     print(f"velocity of one flow step: {velocity_ms:.1f} ms; the hand's field, once: {1e3 * sampling:.0f} ms")
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from itertools import pairwise
 from pathlib import Path
 
@@ -109,6 +110,24 @@ def test_decoding_has_the_gradient_of_finite_differences(model: EmbeddedShapeMod
     with torch.no_grad():
         slope = (value(latent + step * direction) - value(latent - step * direction)) / (2 * step)
     assert float((gradient * direction).sum()) == pytest.approx(float(slope), rel=0.02)
+
+
+def test_a_frozen_decoder_gives_what_torch_does(model: EmbeddedShapeModel) -> None:
+    """Value and gradient of the way that oneDNN takes for one shape, against torch's own, which training takes."""
+    trained = deepcopy(model.decoder).requires_grad_(True)
+    generator = torch.Generator().manual_seed(3)
+    start = torch.randn((1, *model.latent_shape), generator=generator)
+    weights = torch.randn((1, 1, 64, 64, 64), generator=generator)
+    results = []
+    for decoder in (model.decoder, trained):
+        latent = start.clone().requires_grad_(True)
+        grid = decoder(latent)
+        (grid * weights).sum().backward()
+        assert latent.grad is not None
+        results.append((grid.detach(), latent.grad))
+    (grid, gradient), (expected, expected_gradient) = results
+    assert float((grid - expected).abs().max()) < 1e-4
+    assert float((gradient - expected_gradient).abs().max()) < 1e-5 * float(expected_gradient.abs().max())
 
 
 def test_canonical_frame_is_the_view_cube(model: EmbeddedShapeModel) -> None:

@@ -14,7 +14,8 @@ from fmh_ros.core.flow.embedded.precision import bfloat16_is_faster
 
 @lru_cache(maxsize=1)
 def _bfloat16() -> bool:
-    return bfloat16_is_faster(GridDecoder(), torch.zeros(2, LATENT_CHANNELS, *(LATENT_TOKENS,) * 3))
+    # A batch as in training: small ones and frozen weights take other kernels.
+    return bfloat16_is_faster(GridDecoder(), torch.zeros(8, LATENT_CHANNELS, *(LATENT_TOKENS,) * 3))
 
 
 def fast_autocast() -> torch.autocast:
