@@ -47,6 +47,16 @@ def median_ms(action: Callable[[], object]) -> float:
     return 1e3 * float(np.median(seconds[2:]))
 
 
+def decoding_ms(model: EmbeddedShapeModel, latent: torch.Tensor) -> tuple[float, float]:
+    """Milliseconds to decode one latent with its gradient: frozen, and as torch does for weights that are trained."""
+    trained = deepcopy(model.decoder).requires_grad_(True)
+
+    def decode(decoder: torch.nn.Module) -> None:
+        decoder(latent.clone().requires_grad_(True)).sum().backward()
+
+    return median_ms(lambda: decode(model.decoder)), median_ms(lambda: decode(trained))
+
+
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -110,12 +120,7 @@ def main() -> None:
     print(f"{'backward (the rest)':44s} {rest:7.1f} {rest / whole:6.2f}")
     full = median_ms(lambda: render(field, pose.pose(), supervision.rays, RenderSettings()))
     print(f"\nevery pixel of the object's images, {config.render_size}^2: {full:.1f} ms")
-    trained = deepcopy(model.decoder).requires_grad_(True)
-
-    def decode(decoder: torch.nn.Module) -> None:
-        decoder(x.clone().requires_grad_(True)).sum().backward()
-
-    ours, torchs = median_ms(lambda: decode(model.decoder)), median_ms(lambda: decode(trained))
+    ours, torchs = decoding_ms(model, x)
     print(f"decoding in float32, forward and backward: {ours:.1f} ms, {ours / torchs:.2f} of torch's own way")
     velocity_ms = median_ms(lambda: model.velocity(x, 0.6, condition))
     print(f"velocity of one flow step: {velocity_ms:.1f} ms; the hand's field, once: {1e3 * sampling:.0f} ms")
