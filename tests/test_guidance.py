@@ -84,7 +84,7 @@ def test_every_phase_lowers_its_loss_and_reports_it() -> None:
     )
     model = _model(0.3 * LATENT, 0.5)
     sample = _guide(
-        shaken, _short(_unsure(preset("default")), joint=10), moved(POSE, (0.004, -0.005, 0.008), 1.05), model
+        shaken, _short(_unsure(preset("default")), joint=16), moved(POSE, (0.004, -0.005, 0.008), 1.05), model
     )
     assert [p.name for p in sample.phases] == ["hand", "object", "joint"]
     assert [p.flow_steps for p in sample.phases] == [(9,), (10,), tuple(range(11, 20))]
@@ -180,12 +180,14 @@ def test_penetration_is_pushed_out() -> None:
     assert sample.T_camera_canonical.translation[2] > inside.translation[2]
 
 
-@pytest.mark.parametrize(("gap_m", "left_m"), [(0.015, 0.006), (0.02, 0.008)])
-def test_proximity_closes_a_gap_and_the_hand_anchors_the_distance_without_depth(gap_m: float, left_m: float) -> None:
+@pytest.mark.parametrize("gap_m", [0.015, 0.02])
+def test_proximity_closes_a_gap_and_the_hand_anchors_the_distance_without_depth(gap_m: float) -> None:
+    """To two millimetres, given the iterations: cut short it ends anywhere up to 10, which differs by processor."""
     scene = _scene(with_depth=False)
     far = moved(POSE, (0.0, 0.0, gap_m))
-    sample = _guide(scene, _short(preset("default", Ablation(hand_phase=False, steer_shape=False))), far)
-    assert abs(sample.T_camera_canonical.translation[2] - POSE.translation[2]) < left_m
+    config = _short(preset("default", Ablation(hand_phase=False, steer_shape=False)), joint=12)
+    sample = _guide(scene, config, far)
+    assert abs(sample.T_camera_canonical.translation[2] - POSE.translation[2]) < 0.002
 
 
 def test_the_result_is_the_same_for_the_same_seed() -> None:
