@@ -222,10 +222,6 @@ def keep_held_parts(canvas: Canvas, held: Mask) -> Mask:
     weight = np.where(wanted, mass * _grip(held, pieces, numbers, gap), 0)
     least = LEAST_PIECE if canvas.box is None else 0.5 * LEAST_PIECE
     keep = wanted & (weight > least * weight.max())
-    if canvas.depth is not None:
-        # A tool held in its middle shows a small end on the hand's other side; measured depth tells it from the rest.
-        firm = ndimage.mean(canvas.object_probability, pieces, numbers) > FIRM
-        keep |= wanted & firm & (ndimage.sum_labels(held, pieces, numbers) > SPECK)
     if prompted.any():
         # Other pieces may belong to it, beyond the hand, but not ones that outweigh what was pointed at.
         pointed = mass[prompted].max()
