@@ -206,3 +206,24 @@ def test_ordering_counts_only_the_wrong_body_in_front() -> None:
     all_of_it, none = torch.ones((4, 4), dtype=torch.bool), torch.zeros((4, 4), dtype=torch.bool)
     assert float(losses.ordering(hand, held, all_of_it, none, 0.003)) == 0
     assert float(losses.ordering(hand, held, none, all_of_it, 0.003)) == pytest.approx(0.017, abs=1e-6)
+
+
+def test_penetration_of_a_fixed_shape_moves_poses_alone() -> None:
+    """Same value; its gradient to the points is that of finite differences, and the field's values get none."""
+    values = sample_grid(lambda p: sphere_distance(p, (0.1, 0.0, -0.05), 0.5), 64).requires_grad_()
+    field = GridField(values)
+    pose = torch_pose(Similarity(np.eye(3), np.array([0.0, 0.0, 0.4]), 0.1))
+    points = torch.tensor([[0.01, 0.02, 0.38], [0.03, -0.01, 0.42], [0.0, 0.0, 0.30]], requires_grad=True)
+    weights = torch.tensor([0.5, 0.3, 0.2])
+    value = losses.penetration_of_fixed(points, weights, field, pose)
+    assert float(value.detach()) == pytest.approx(float(losses.penetration(points, weights, field, pose).detach()))
+    value.backward()
+    assert values.grad is None
+    assert points.grad is not None
+    step = 1e-3
+    for k, axis in np.ndindex(3, 3):
+        moved = [points.detach().clone() for _ in range(2)]
+        moved[0][k, axis] += step
+        moved[1][k, axis] -= step
+        ahead, behind = (float(losses.penetration(each, weights, field, pose).detach()) for each in moved)
+        assert float(points.grad[k, axis]) == pytest.approx((ahead - behind) / (2 * step), abs=0.02)

@@ -143,3 +143,25 @@ def test_cancelling_stops_between_iterations(frame: Frame, reconstructor: Recons
 def test_an_unknown_profile_is_refused_before_anything_is_loaded(frame: Frame) -> None:
     with pytest.raises(ProfileError, match="embedded"):
         Reconstructor(profile="none").reconstruct(frame)
+
+
+def test_where_guidance_lost_the_object_the_same_noise_without_it_is_kept(
+    frame: Frame, reconstructor: Reconstructor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Guidance rarely loses anything here, so the bounds are moved: everything counts as lost, then nothing as less."""
+    config = short(preset("default"))
+    plain = reconstructor.reconstruct(frame, config=config, guidance=False, seed=3)
+    monkeypatch.setattr("fmh_ros.core.reconstruction.reconstructor.LOST_IOU", 2.0)
+    monkeypatch.setattr("fmh_ros.core.reconstruction.reconstructor.LOST_IOU_MARGIN", -2.0)
+    reports: list[Progress] = []
+    kept = reconstructor.reconstruct(frame, config=config, seed=3, progress=reports.append)
+    assert np.array_equal(kept.object.vertices, plain.object.vertices)
+    assert np.array_equal(kept.hand.vertices, plain.hand.vertices)
+    assert [phase.rolled_back for phase in kept.phases] == [True, True, True]
+    assert any("Guidance lost the object" in warning for warning in kept.warnings)
+    fractions = [report.fraction for report in reports]
+    assert fractions == sorted(fractions)
+    monkeypatch.setattr("fmh_ros.core.reconstruction.reconstructor.LOST_IOU_MARGIN", 2.0)
+    guided = reconstructor.reconstruct(frame, config=config, seed=3)
+    assert not np.array_equal(guided.object.vertices, plain.object.vertices)
+    assert not any("Guidance lost" in warning for warning in guided.warnings)

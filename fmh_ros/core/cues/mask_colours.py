@@ -39,13 +39,9 @@ def take_back(canvas: Canvas, held: Mask, hand: Mask) -> tuple[Mask, Mask]:
     The forearm is left alone: sleeves have any colour.
     """
     size = float(np.ptp(canvas.keypoints, axis=0).max())
-    bones = distance_to_bones(canvas.keypoints, held.shape) < SURE_HAND * size
-    sure_object = cv2.erode(held.astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
-    if (hand & bones).sum() < LEAST_PIXELS or sure_object.sum() < LEAST_PIXELS:
+    likelier = object_coloured(canvas, held, hand)
+    if likelier is None:
         return held, hand
-    bins = _bins(canvas.image)
-    ratio = _share(bins, sure_object) - _share(bins, hand & bones)
-    likelier = cv2.blur(ratio, (WINDOW, WINDOW)) > LIKELIER
     back = hand & likelier & ~along_forearm(canvas.keypoints, held.shape)
     back = cv2.morphologyEx(back.astype(np.uint8), cv2.MORPH_OPEN, np.ones((3, 3), np.uint8)) > 0
     pieces, count = ndimage.label(back)
@@ -54,6 +50,20 @@ def take_back(canvas: Canvas, held: Mask, hand: Mask) -> tuple[Mask, Mask]:
     large = ndimage.sum_labels(back, pieces, numbers) > LARGE * size**2
     back = np.isin(pieces, numbers[near | large])
     return held | back, hand & ~back
+
+
+def object_coloured(canvas: Canvas, held: Mask, hand: Mask) -> Mask | None:
+    """Return where (S, S) the picture's colour is the object's rather than the hand's, None where too little of either
+    is known."""
+    size = float(np.ptp(canvas.keypoints, axis=0).max())
+    bones = distance_to_bones(canvas.keypoints, held.shape) < SURE_HAND * size
+    sure_object = cv2.erode(held.astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
+    if (hand & bones).sum() < LEAST_PIXELS or sure_object.sum() < LEAST_PIXELS:
+        return None
+    bins = _bins(canvas.image)
+    ratio = _share(bins, sure_object) - _share(bins, hand & bones)
+    result: Mask = cv2.blur(ratio, (WINDOW, WINDOW)) > LIKELIER
+    return result
 
 
 def _bins(image: NDArray[np.uint8]) -> NDArray[np.int64]:

@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from fmh_ros.core.cues.mask_beyond import join_beyond
 from fmh_ros.core.cues.mask_colours import take_back
 from fmh_ros.core.cues.mask_growth import grow
 from fmh_ros.core.cues.mask_predictor import CANVAS_SIZE, MaskPredictor, Prediction, apply, canvas_depth, cut, invert
@@ -129,6 +130,8 @@ def _read(frame: Frame, hand: HandObservation, prompt: ObjectPrompt, prediction:
     if prompt.box is None and prompt.mask is None:
         held, solid_hand = take_back(canvas, held, solid_hand)
         held = grow(canvas, held, solid_hand)
+        held = join_beyond(canvas, held, solid_hand)
+        solid_hand &= ~held
     return _Reading(prediction, canvas, held, solid_hand, score)
 
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from fmh_ros.core.fields.grid import central_differences
 from fmh_ros.core.fields.pose import TorchPose
 from fmh_ros.core.fields.protocol import ImplicitField
 from fmh_ros.core.fields.render import soft_silhouette
@@ -16,6 +17,8 @@ DEPTH_KNEE = 0.02
 DEPTH_MISSING = 0.3
 #: Residual, as a share of the hand's box, beyond which a keypoint counts linearly.
 KEYPOINT_KNEE = 0.03
+#: Step of the differences that a fixed field's slope is taken from, over its half size: about a voxel of 64.
+NORMAL_STEP = 2.0 / 63.0
 
 
 def pseudo_huber(residual: Tensor, knee: float) -> Tensor:
@@ -99,6 +102,19 @@ def squared_keypoint_loss(keypoints: Tensor, K: Tensor, target_px: Tensor, size:
 def penetration(points: Tensor, weights: Tensor, field: ImplicitField, T_camera_field: TorchPose) -> Tensor:
     """Mean depth in metres of camera-frame points (N, 3), weighted (N,) to sum 1, inside a field's body."""
     distance = field.query(T_camera_field.apply_inverse(points)) * T_camera_field.scale
+    return (weights * torch.relu(-distance)).sum()
+
+
+def penetration_of_fixed(points: Tensor, weights: Tensor, field: ImplicitField, T_camera_field: TorchPose) -> Tensor:
+    """``penetration`` whose gradient moves the points and the field's pose and leaves the field's shape alone."""
+    where = T_camera_field.apply_inverse(points)
+    step = NORMAL_STEP * field.bounds
+    with torch.no_grad():
+        value = field.query(where)
+        inside = value < 0
+        slope = torch.zeros_like(where)
+        slope[inside] = central_differences(field.query, where[inside], step) / (2.0 * step)
+    distance = (value + ((where - where.detach()) * slope).sum(-1)) * T_camera_field.scale
     return (weights * torch.relu(-distance)).sum()
 
 

@@ -222,8 +222,11 @@ class Objective:
         if weights.intersection > 0:
             even = torch.full_like(surface[:, 0], 1.0 / len(surface))
             T_hand_field = T_hand.compose(self.T_hand_field)
-            depth = losses.penetration(vertices, self.vertex_weights, field, T_object)
-            depth = depth + losses.penetration(surface, even, self.hand_field.field, T_hand_field)
+            moves_shape = self.config.intersection_moves == "shape"
+            of_object = losses.penetration if moves_shape else losses.penetration_of_fixed
+            depth = of_object(vertices, self.vertex_weights, field, T_object)
+            points = surface if moves_shape else held_fixed
+            depth = depth + losses.penetration(points, even, self.hand_field.field, T_hand_field)
             terms["intersection"] = 100.0 * weights.intersection * depth
         if weights.proximity > 0:
             config = self.config

@@ -1,0 +1,86 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Gives back to the object its smaller part on the hand's other side.
+
+A tool held in its middle shows twice. The mask network takes the smaller end for the hand's as often as not, and such a
+piece alone looks no different from a sleeve. Three things tell it from one: it has the object's colours and the hand
+has not, it begins at the hand and ends in the picture, and all between it and the object is hand.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from fmh_ros.core.cues.hand_pixels import distance_to_bones
+from fmh_ros.core.cues.mask_colours import object_coloured
+from fmh_ros.core.cues.mask_refine import FIRM, SPECK, Canvas
+
+Mask = NDArray[np.bool_]
+FloatArray = NDArray[np.float64]
+
+#: A pixel whose probabilities of hand and object sum to less is the background's.
+FOREGROUND = 0.5
+#: A piece begins within this part of the hand's box from its landmarks' bones, and lies on average farther than this
+#: from them: what covers bones is the hand.
+BEGINS, OFF_BONES = 0.3, 0.06
+#: Of the straight way from the piece to the object so much leads over the hand, and so much of that over its bones,
+#: within this part of the hand's box.
+HIDDEN, OVER_BONES, AT_BONES = 0.8, 0.3, 0.12
+#: Fewest pixels of a piece, as a part of the object's, and least part of its rim that is not along the hand: what the
+#: hand is all round is a shadow between its fingers.
+LEAST_PART, OPEN_RIM = 0.04, 0.3
+#: Pixels across a gap between masks, and by which slivers are opened.
+SEAM, SLIVER = 3, 1
+STEPS = 64
+
+
+def join_beyond(canvas: Canvas, held: Mask, hand: Mask) -> Mask:
+    """Return the object's mask (S, S) with its pieces on the other side of the hand's mask.
+
+    held, hand : (S, S), disjoint; what is added may lie in the hand's.
+    """
+    coloured = object_coloured(canvas, held, hand)
+    if coloured is None:
+        return held
+    foreground = canvas.hand_probability + canvas.object_probability > FOREGROUND
+    alike = coloured | (canvas.object_probability > FIRM)
+    found = ndimage.binary_opening(alike & foreground & canvas.inside & ~held, iterations=SLIVER)
+    pieces, count = ndimage.label(found)
+    if not count:
+        return held
+    size = float(np.ptp(canvas.keypoints, axis=0).max())
+    to_bones = distance_to_bones(canvas.keypoints, held.shape) / size
+    leaves = ndimage.binary_dilation(~canvas.inside, iterations=SEAM, border_value=1)
+    least = max(SPECK, LEAST_PART * held.sum())
+    result = held.copy()
+    for number in range(1, count + 1):
+        piece = pieces == number
+        rest = hand & ~piece
+        if piece.sum() > least and _begins_and_ends(piece, rest, to_bones, leaves):
+            result |= piece if _hidden_between(piece, held, rest, to_bones) else False
+    return result
+
+
+def _begins_and_ends(piece: Mask, hand: Mask, to_bones: FloatArray, leaves: Mask) -> bool:
+    """Whether a piece (S, S) begins at the hand and ends in the picture, where sleeves do not.
+
+    to_bones : over the hand's box; leaves : where the picture ends.
+    """
+    if (piece & leaves).any() or to_bones[piece].min() > BEGINS or to_bones[piece].mean() < OFF_BONES:
+        return False
+    rim = piece & ~ndimage.binary_erosion(piece)
+    return bool((rim & ~ndimage.binary_dilation(hand, iterations=SEAM)).sum() > OPEN_RIM * rim.sum())
+
+
+def _hidden_between(piece: Mask, held: Mask, hand: Mask, to_bones: FloatArray) -> bool:
+    """Whether the straight way from a piece's middle to the object's leads over the hand once it has left both."""
+    start, end = (np.array(ndimage.center_of_mass(mask)) for mask in (piece, held))
+    way = np.round(start + np.linspace(0, 1, STEPS)[:, None] * (end - start)).astype(int)
+    rows, columns = way.T
+    between = ~piece[rows, columns] & ~held[rows, columns]
+    if not between.any():
+        return False
+    rows, columns = rows[between], columns[between]
+    over = ndimage.binary_dilation(hand, iterations=SEAM)[rows, columns]
+    return bool(over.mean() > HIDDEN and (to_bones[rows, columns] < AT_BONES).mean() > OVER_BONES)
