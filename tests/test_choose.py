@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -107,3 +109,22 @@ def test_no_hand_and_no_hand_of_that_side_are_said_apart() -> None:
 def test_hands_that_hold_nothing_are_an_error() -> None:
     with pytest.raises(NoObjectError):
         choose_hand(FRAME, ToldDetector(hand_at(60, "right")), ToldSegmenter({60: None}), ObjectPrompt(), None)
+
+
+@pytest.mark.parametrize("side", ["right", "left"])
+def test_another_hand_is_no_object(side: Side) -> None:
+    """A mask over most of another hand's landmarks is that hand or what is behind it; a prompt overrules that."""
+    detector = ToldDetector(hand_at(60, side), hand_at(250, "right"))
+
+    class Covering(ToldSegmenter):
+        def segment(self, frame: Frame, hand: HandObservation, prompt: ObjectPrompt) -> SceneMasks:
+            masks = super().segment(frame, hand, prompt)
+            covered = np.zeros((HEIGHT, WIDTH), bool)
+            covered[90:150, 225:280] = True
+            return replace(masks, object=covered if side == "right" else covered[:, ::-1])
+
+    segmenter = Covering({60: 0.9, 250: None})
+    with pytest.raises(NoObjectError, match="another hand"):
+        choose_hand(FRAME, detector, segmenter, ObjectPrompt(), None)
+    pointed = ObjectPrompt(points=((70.0, 120.0),))
+    assert choose_hand(FRAME, detector, segmenter, pointed, None).mirrored is (side == "left")
