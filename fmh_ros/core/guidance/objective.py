@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,6 +25,7 @@ from fmh_ros.core.hand.landmarks import marked_points
 from fmh_ros.core.hand.types import FINGERS, HandMesh
 
 Terms = dict[str, Tensor]
+Penetration = Callable[[Tensor, Tensor, ImplicitField, TorchPose], Tensor]
 #: Samples per axis of the object's field that is traced, and points on its surface for contact.
 OBJECT_RESOLUTION = 64
 SURFACE_POINTS = 1200
@@ -220,13 +222,7 @@ class Objective:
         held_fixed = T_object.apply(surface.detach())
         surface = T_object.apply(surface)
         if weights.intersection > 0:
-            even = torch.full_like(surface[:, 0], 1.0 / len(surface))
-            T_hand_field = T_hand.compose(self.T_hand_field)
-            moves_shape = self.config.intersection_moves == "shape"
-            of_object = losses.penetration if moves_shape else losses.penetration_of_fixed
-            depth = of_object(vertices, self.vertex_weights, field, T_object)
-            points = surface if moves_shape else held_fixed
-            depth = depth + losses.penetration(points, even, self.hand_field.field, T_hand_field)
+            depth = self._overlap(vertices, surface, held_fixed, field, T_hand, T_object)
             terms["intersection"] = 100.0 * weights.intersection * depth
         if weights.proximity > 0:
             config = self.config
@@ -237,6 +233,28 @@ class Objective:
             distance = losses.gap(vertices, held_fixed, self.groups, *bounds)
             terms["proximity"] = 100.0 * weights.proximity * self.proximity_share * distance
         return terms
+
+    def _overlap(
+        self,
+        vertices: Tensor,
+        surface: Tensor,
+        held_fixed: Tensor,
+        field: ImplicitField,
+        T_hand: TorchPose,
+        T_object: TorchPose,
+    ) -> Tensor:
+        """Mean depth of each surface inside the other body, metres; ``held_fixed`` is ``surface`` (N, 3) that does not
+        move with the shape."""
+        even = torch.full_like(surface[:, 0], 1.0 / len(surface))
+        T_hand_field = T_hand.compose(self.T_hand_field)
+
+        def of_object(points: Tensor, inside: Penetration) -> Tensor:
+            depth = inside(vertices, self.vertex_weights, field, T_object)
+            return depth + losses.penetration(points, even, self.hand_field.field, T_hand_field)
+
+        share = self.config.intersection_on_shape
+        parts = [(share, surface, losses.penetration), (1.0 - share, held_fixed, losses.penetration_of_fixed)]
+        return torch.stack([part * of_object(points, inside) for part, points, inside in parts if part > 0]).sum()
 
 
 def _looks(weights: BodyWeights) -> bool:
