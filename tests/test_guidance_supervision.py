@@ -208,22 +208,33 @@ def test_ordering_counts_only_the_wrong_body_in_front() -> None:
     assert float(losses.ordering(hand, held, none, all_of_it, 0.003)) == pytest.approx(0.017, abs=1e-6)
 
 
-def test_penetration_of_a_fixed_shape_moves_poses_alone() -> None:
-    """Same value; its gradient to the points is that of finite differences, and the field's values get none."""
+@pytest.mark.parametrize("on_shape", [1.0, 0.25, 0.0])
+def test_the_shape_gets_a_share_of_the_penetrations_gradient_and_poses_all_of_it(on_shape: float) -> None:
     values = sample_grid(lambda p: sphere_distance(p, (0.1, 0.0, -0.05), 0.5), 64).requires_grad_()
-    field = GridField(values)
     pose = torch_pose(Similarity(np.eye(3), np.array([0.0, 0.0, 0.4]), 0.1))
     points = torch.tensor([[0.01, 0.02, 0.38], [0.03, -0.01, 0.42], [0.0, 0.0, 0.30]], requires_grad=True)
     weights = torch.tensor([0.5, 0.3, 0.2])
-    value = losses.penetration_of_fixed(points, weights, field, pose)
-    assert float(value.detach()) == pytest.approx(float(losses.penetration(points, weights, field, pose).detach()))
-    value.backward()
-    assert values.grad is None
-    assert points.grad is not None
+
+    def value(where: torch.Tensor, share: float) -> torch.Tensor:
+        return losses.penetration(where, weights, GridField(values), pose, share)
+
+    shared = value(points, on_shape)
+    assert float(shared.detach()) == pytest.approx(float(value(points, 1.0).detach()), rel=1e-6)
+    (moved,) = torch.autograd.grad(shared, points, retain_graph=True)
+    (full,) = torch.autograd.grad(value(points, 1.0), values)
+    (reached,) = torch.autograd.grad(shared, values, allow_unused=True)
+    expected = on_shape * full
+    assert torch.allclose(torch.zeros_like(full) if reached is None else reached, expected, atol=1e-9)
     step = 1e-3
     for k, axis in np.ndindex(3, 3):
-        moved = [points.detach().clone() for _ in range(2)]
-        moved[0][k, axis] += step
-        moved[1][k, axis] -= step
-        ahead, behind = (float(losses.penetration(each, weights, field, pose).detach()) for each in moved)
-        assert float(points.grad[k, axis]) == pytest.approx((ahead - behind) / (2 * step), abs=0.02)
+        there = [points.detach().clone() for _ in range(2)]
+        there[0][k, axis] += step
+        there[1][k, axis] -= step
+        ahead, behind = (float(value(each, 1.0).detach()) for each in there)
+        assert float(moved[k, axis]) == pytest.approx((ahead - behind) / (2 * step), abs=0.02)
+
+
+def test_without_overlap_the_penetration_is_zero() -> None:
+    field = GridField(sample_grid(lambda p: sphere_distance(p, (0.0, 0.0, 0.0), 0.5), 64))
+    pose = torch_pose(Similarity(np.eye(3), np.array([0.0, 0.0, 0.4]), 0.1))
+    assert float(losses.penetration(torch.tensor([[0.0, 0.0, 0.2]]), torch.ones(1), field, pose, 0.5)) == 0.0

@@ -99,23 +99,27 @@ def squared_keypoint_loss(keypoints: Tensor, K: Tensor, target_px: Tensor, size:
     return (error**2).mean()
 
 
-def penetration(points: Tensor, weights: Tensor, field: ImplicitField, T_camera_field: TorchPose) -> Tensor:
-    """Mean depth in metres of camera-frame points (N, 3), weighted (N,) to sum 1, inside a field's body."""
-    distance = field.query(T_camera_field.apply_inverse(points)) * T_camera_field.scale
-    return (weights * torch.relu(-distance)).sum()
+def penetration(
+    points: Tensor, weights: Tensor, field: ImplicitField, T_camera_field: TorchPose, on_shape: float = 1.0
+) -> Tensor:
+    """Mean depth in metres of camera-frame points (N, 3), weighted (N,) to sum 1, inside a field's body.
 
-
-def penetration_of_fixed(points: Tensor, weights: Tensor, field: ImplicitField, T_camera_field: TorchPose) -> Tensor:
-    """``penetration`` whose gradient moves the points and the field's pose and leaves the field's shape alone."""
+    The gradient moves the points and the field's pose in full, and what made the field's values by ``on_shape`` of it.
+    """
     where = T_camera_field.apply_inverse(points)
-    step = NORMAL_STEP * field.bounds
     with torch.no_grad():
-        value = field.query(where)
-        inside = value < 0
-        slope = torch.zeros_like(where)
-        slope[inside] = central_differences(field.query, where[inside], step) / (2.0 * step)
-    distance = (value + ((where - where.detach()) * slope).sum(-1)) * T_camera_field.scale
-    return (weights * torch.relu(-distance)).sum()
+        inside = field.query(where) < 0
+    if not inside.any():
+        return points.new_zeros(())
+    where, weights = where[inside], weights[inside]
+    value = field.query(where)
+    if on_shape < 1:
+        step = NORMAL_STEP * field.bounds
+        with torch.no_grad():
+            slope = central_differences(field.query, where, step) / (2.0 * step)
+        along = ((where - where.detach()) * slope).sum(-1)  # zero, with the slope for a gradient
+        value = on_shape * value + (1.0 - on_shape) * (value.detach() + along)
+    return (weights * -value).sum() * T_camera_field.scale
 
 
 def gap(

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,7 +24,6 @@ from fmh_ros.core.hand.landmarks import marked_points
 from fmh_ros.core.hand.types import FINGERS, HandMesh
 
 Terms = dict[str, Tensor]
-Penetration = Callable[[Tensor, Tensor, ImplicitField, TorchPose], Tensor]
 #: Samples per axis of the object's field that is traced, and points on its surface for contact.
 OBJECT_RESOLUTION = 64
 SURFACE_POINTS = 1200
@@ -219,13 +217,17 @@ class Objective:
             surface = mesh.vertices[:: max(-(-len(mesh.vertices) // SURFACE_POINTS), 1)]
         if len(surface) == 0:
             return terms
-        held_fixed = T_object.apply(surface.detach())
-        surface = T_object.apply(surface)
         if weights.intersection > 0:
-            depth = self._overlap(vertices, surface, held_fixed, field, T_hand, T_object)
+            share = self.config.intersection_on_shape
+            points = T_object.apply(surface.detach() + share * (surface - surface.detach()))
+            even = torch.full_like(surface[:, 0], 1.0 / len(surface))
+            depth = losses.penetration(vertices, self.vertex_weights, field, T_object, share)
+            T_hand_field = T_hand.compose(self.T_hand_field)
+            depth = depth + losses.penetration(points, even, self.hand_field.field, T_hand_field)
             terms["intersection"] = 100.0 * weights.intersection * depth
         if weights.proximity > 0:
             config = self.config
+            held_fixed = T_object.apply(surface.detach())
             share = 1.0 if config.contact_vertices == "all" else CONTACT_SHARE
             bounds = (config.margin_m, config.contact_reach_m, share)
             # Contact decides where the bodies stand, not what the object looks like: steered by it, shapes grow
@@ -233,28 +235,6 @@ class Objective:
             distance = losses.gap(vertices, held_fixed, self.groups, *bounds)
             terms["proximity"] = 100.0 * weights.proximity * self.proximity_share * distance
         return terms
-
-    def _overlap(
-        self,
-        vertices: Tensor,
-        surface: Tensor,
-        held_fixed: Tensor,
-        field: ImplicitField,
-        T_hand: TorchPose,
-        T_object: TorchPose,
-    ) -> Tensor:
-        """Mean depth of each surface inside the other body, metres; ``held_fixed`` is ``surface`` (N, 3) that does not
-        move with the shape."""
-        even = torch.full_like(surface[:, 0], 1.0 / len(surface))
-        T_hand_field = T_hand.compose(self.T_hand_field)
-
-        def of_object(points: Tensor, inside: Penetration) -> Tensor:
-            depth = inside(vertices, self.vertex_weights, field, T_object)
-            return depth + losses.penetration(points, even, self.hand_field.field, T_hand_field)
-
-        share = self.config.intersection_on_shape
-        parts = [(share, surface, losses.penetration), (1.0 - share, held_fixed, losses.penetration_of_fixed)]
-        return torch.stack([part * of_object(points, inside) for part, points, inside in parts if part > 0]).sum()
 
 
 def _looks(weights: BodyWeights) -> bool:
