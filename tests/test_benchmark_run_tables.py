@@ -175,6 +175,18 @@ def test_one_call_writes_the_page_its_tables_and_its_plots(tmp_path: Path) -> No
         write_tables(folders, tmp_path / "out", "noisy")
 
 
+def test_the_page_links_to_the_definitions_above_it(tmp_path: Path) -> None:
+    store(tmp_path / "runs", all_records()[0], {})
+    docs = tmp_path / "docs"
+    deep = docs / "results" / "more"
+    write_tables([tmp_path / "runs"], deep)
+    assert "[docs/" not in (deep / PAGE).read_text()
+    (docs / "evaluation.md").write_text("what the metrics are")
+    write_tables([tmp_path / "runs"], deep)
+    link = (deep / PAGE).read_text().partition("[docs/evaluation.md](")[2].partition(")")[0]
+    assert (deep / link).resolve() == docs / "evaluation.md"
+
+
 def test_of_two_results_of_one_key_the_later_counts_and_damaged_ones_are_refused(tmp_path: Path) -> None:
     early, late = (replace(record("s", c), started=t) for c, t in ((1.0, "2026-01-01"), (2.0, "2026-01-02")))
     store(tmp_path / "a", late, {})

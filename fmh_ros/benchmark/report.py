@@ -6,6 +6,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
+import os
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,6 +24,7 @@ from fmh_ros.core.errors import OutputError, UsageError
 from fmh_ros.evaluation.summary import RESAMPLES
 
 PAGE, SHEET = "README.md", "main-contact_sheet.jpg"
+DEFINITIONS = "evaluation.md"
 #: More reconstructions than these are not drawn on one picture: they are spread evenly over the list.
 SHEET_MOST = 240
 
@@ -65,7 +67,7 @@ def write_tables(
     shown_at: dict[str, list[str]] = {}
     for name in pictures:
         shown_at.setdefault(Path(name).stem.partition("-")[0], []).append(name)
-    page = document("Results", _header(everything, command), found, shown_at)
+    page = document("Results", _header(everything, command, _definitions(out)), found, shown_at)
     files = {PAGE: page.encode(), "samples.csv": samples_csv(everything.records).encode()}
     files |= {f"{table.name}.csv": table.csv().encode() for table in found}
     return _write(out, files | pictures)
@@ -147,7 +149,15 @@ def _pictures(results: Results, cues: str, found: Sequence[Table]) -> dict[str, 
     return {name: content for name, content in made.items() if content is not None}
 
 
-def _header(everything: Results, command: str) -> list[str]:
+def _definitions(out: Path) -> str:
+    """Name the page that defines the metrics, with a link where it is above ``out``."""
+    for folder in out.resolve().parents:
+        if (folder / DEFINITIONS).is_file():
+            return f"[{folder.name}/{DEFINITIONS}]({os.path.relpath(folder / DEFINITIONS, out.resolve())})"
+    return f"docs/{DEFINITIONS}"
+
+
+def _header(everything: Results, command: str, definitions: str) -> list[str]:
     records = everything.records
     versions = Counter(record.code for record in records)
     code = ", ".join(f"`{version}` ({count} samples)" for version, count in sorted(versions.items()))
@@ -166,7 +176,7 @@ def _header(everything: Results, command: str) -> list[str]:
         f"| intervals | 95 %, percentile bootstrap over scenes, {RESAMPLES} draws; seeds of a scene are averaged "
         "first |",
         "",
-        "Definitions of the metrics: [docs/evaluation.md](../evaluation.md). Every sample is in "
+        f"Definitions of the metrics: {definitions}. Every sample is in "
         "[samples.csv](samples.csv); each table is beside this page as CSV.",
     ]
 
