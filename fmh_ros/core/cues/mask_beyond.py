@@ -3,7 +3,7 @@
 
 A tool held in its middle shows twice. The mask network takes the smaller end for the hand's as often as not, and such a
 piece alone looks no different from a sleeve. Three things tell it from one: it has the object's colours and the hand
-has not, it begins at the hand and ends in the picture, and all between it and the object is hand.
+has not, it ends in the picture, and all between it and the object is hand.
 """
 
 from __future__ import annotations
@@ -21,9 +21,6 @@ FloatArray = NDArray[np.float64]
 
 #: A pixel whose probabilities of hand and object sum to less is the background's.
 FOREGROUND = 0.5
-#: A piece begins within this part of the hand's box from its landmarks' bones, and lies on average farther than this
-#: from them: what covers bones is the hand.
-BEGINS, OFF_BONES = 0.3, 0.06
 #: Of the straight way from the piece to the object so much leads over the hand, and so much of that over its bones,
 #: within this part of the hand's box.
 HIDDEN, OVER_BONES, AT_BONES = 0.8, 0.3, 0.12
@@ -59,21 +56,17 @@ def join_beyond(canvas: Canvas, held: Mask, hand: Mask) -> Mask:
     for number in range(1, count + 1):
         piece = pieces == number
         rest = hand & ~piece
-        plausible = piece.sum() > least and _begins_and_ends(piece, rest, to_bones, leaves)
-        if plausible and _hidden_between(piece, held, rest, to_bones):
+        if piece.sum() <= least or (piece & leaves).any() or _open_rim(piece, rest) <= OPEN_RIM:
+            continue
+        if _hidden_between(piece, held, rest, to_bones):
             result |= piece
     return result
 
 
-def _begins_and_ends(piece: Mask, hand: Mask, to_bones: FloatArray, leaves: Mask) -> bool:
-    """Whether a piece (S, S) begins at the hand and ends in the picture, where sleeves do not.
-
-    to_bones : over the hand's box; leaves : where the picture ends.
-    """
-    if (piece & leaves).any() or to_bones[piece].min() > BEGINS or to_bones[piece].mean() < OFF_BONES:
-        return False
+def _open_rim(piece: Mask, hand: Mask) -> float:
+    """Part of a piece's rim that is not along the hand."""
     rim = piece & ~ndimage.binary_erosion(piece)
-    return bool((rim & ~ndimage.binary_dilation(hand, iterations=SEAM)).sum() > OPEN_RIM * rim.sum())
+    return float((rim & ~ndimage.binary_dilation(hand, iterations=SEAM)).sum() / rim.sum())
 
 
 def _hidden_between(piece: Mask, held: Mask, hand: Mask, to_bones: FloatArray) -> bool:

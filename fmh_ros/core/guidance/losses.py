@@ -18,7 +18,7 @@ DEPTH_MISSING = 0.3
 #: Residual, as a share of the hand's box, beyond which a keypoint counts linearly.
 KEYPOINT_KNEE = 0.03
 #: Step of the differences that a fixed field's slope is taken from, over its half size: about a voxel of 64.
-NORMAL_STEP = 2.0 / 63.0
+SLOPE_STEP = 2.0 / 63.0
 
 
 def pseudo_huber(residual: Tensor, knee: float) -> Tensor:
@@ -107,14 +107,13 @@ def penetration(
     The gradient moves the points and the field's pose in full, and what made the field's values by ``on_shape`` of it.
     """
     where = T_camera_field.apply_inverse(points)
-    with torch.no_grad():
-        inside = field.query(where) < 0
+    value = field.query(where)
+    inside = value.detach() < 0
     if not inside.any():
         return points.new_zeros(())
-    where, weights = where[inside], weights[inside]
-    value = field.query(where)
+    where, value, weights = where[inside], value[inside], weights[inside]
     if on_shape < 1:
-        step = NORMAL_STEP * field.bounds
+        step = SLOPE_STEP * field.bounds
         with torch.no_grad():
             slope = central_differences(field.query, where, step) / (2.0 * step)
         along = ((where - where.detach()) * slope).sum(-1)  # zero, with the slope for a gradient

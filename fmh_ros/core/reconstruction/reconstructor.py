@@ -180,7 +180,7 @@ class Reconstructor:
         for index in range(count):
             began = job.elapsed()
             try:
-                results.append(self._guarded(job, cues, config, seed + index, (index, count), previews))
+                results.append(self._with_unguided_fallback(job, cues, config, seed + index, (index, count), previews))
             except EmptyShapeError as error:
                 failure = error
             except TimeBudgetError:
@@ -196,20 +196,20 @@ class Reconstructor:
             results = [_warned(r, f"The time budget was enough for {drawn} of {count} samples.") for r in results]
         return results
 
-    def _guarded(
+    def _with_unguided_fallback(
         self, job: Job, cues: _Cues, config: GuidanceConfig, seed: int, which: tuple[int, int], previews: bool
     ) -> Reconstruction:
         """One finished sample. Where guidance lost the object, the same noise is sampled without it, and the shape that
         covers more of what is seen is kept. which : index of the sample and how many there will be."""
         result: Reconstruction | EmptyShapeError
         try:
-            result = self._drawn(job, cues, config, seed, which, previews)
+            result = self._finished_sample(job, cues, config, seed, which, previews)
         except EmptyShapeError as error:
             result = error
         if config.ablation.guided and _covered(result) < LOST_IOU:
             free = replace(config, ablation=Ablation(guided=False))
             try:
-                result = _less_lost(result, self._drawn(job, cues, free, seed, None, previews=False))
+                result = _better_covered(result, self._finished_sample(job, cues, free, seed, None, previews=False))
             except (EmptyShapeError, TimeBudgetError) as error:
                 if isinstance(result, EmptyShapeError):
                     raise result from error
@@ -217,7 +217,7 @@ class Reconstructor:
             raise result
         return result
 
-    def _drawn(
+    def _finished_sample(
         self,
         job: Job,
         cues: _Cues,
@@ -306,7 +306,7 @@ def _covered(result: Reconstruction | EmptyShapeError) -> float:
     return 0.0 if isinstance(result, EmptyShapeError) else result.quality.object_silhouette_iou
 
 
-def _less_lost(guided: Reconstruction | EmptyShapeError, free: Reconstruction) -> Reconstruction:
+def _better_covered(guided: Reconstruction | EmptyShapeError, free: Reconstruction) -> Reconstruction:
     """Return the guided result, or the one without guidance where that covers clearly more of the object."""
     covered, without = _covered(guided), _covered(free)
     if isinstance(guided, Reconstruction) and without < covered + LOST_IOU_MARGIN:
