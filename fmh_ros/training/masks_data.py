@@ -20,6 +20,8 @@ from fmh_ros.training.scenes.textures import Image
 
 Rng = np.random.Generator
 IGNORED = 255
+#: Share of the examples that come with depth: robots mostly have it, photographs never.
+DEPTH_SHARE = 0.4
 #: Arrays in the order of `Batch`, without the batch axis.
 Example = tuple[
     NDArray[np.float32],
@@ -107,7 +109,7 @@ def make_example(rng: Rng, picture: Picture, *, prompts: bool = True, with_depth
     hand_length = float(np.linalg.norm(picture.keypoints[9] - picture.keypoints[0]))
     wrist_z = float(picture.keypoints[0, 2])
     relative = None
-    if rng.random() < 0.25 if with_depth is None else with_depth:
+    if rng.random() < DEPTH_SHARE if with_depth is None else with_depth:
         seen = sensor_depth(rng, picture)
         seen[~picture.inside] = np.nan
         relative = relative_depth(seen, wrist_z + rng.normal(0, 0.01), hand_length * np.exp(rng.normal(0, 0.08)))

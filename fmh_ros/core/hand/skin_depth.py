@@ -18,6 +18,7 @@ FloatArray = NDArray[np.float64]
 
 _MOST_RAYS = 3000
 _MOST_SAMPLES = 150
+_MOST_POINTS = 250
 
 #: Fewer pixels of skin with a depth say nothing.
 FEWEST_PIXELS = 25
@@ -26,17 +27,34 @@ NEAR_M, BEHIND_M = 0.01, 0.02
 
 
 @dataclass(frozen=True)
-class SkinDepth:
-    """Depth at N points of the hand's surface.
+class SurfacePlaces:
+    """N places on the hand's surface, which move with its vertices.
 
     vertex_ids : (M,) vertices in use; corners : (N, 3) indices into vertex_ids; weights : (N, 3) barycentric.
-    depth : (N,) float64 metres along z, measured. ratio : median of measured over modelled depth.
-    relative_error : how uncertain that ratio is, one sigma.
     """
 
     vertex_ids: NDArray[np.int64]
     corners: NDArray[np.int64]
     weights: FloatArray
+
+
+@dataclass(frozen=True)
+class SkinPoints:
+    """Measured points (N, 3) of skin, metres, camera frame, and the places of the surface that belong there."""
+
+    places: SurfacePlaces
+    points: FloatArray
+
+
+@dataclass(frozen=True)
+class SkinDepth:
+    """Depth at N places of the hand's surface.
+
+    depth : (N,) float64 metres along z, measured. ratio : median of measured over modelled depth.
+    relative_error : how uncertain that ratio is, one sigma.
+    """
+
+    places: SurfacePlaces
     depth: FloatArray
     ratio: float
     relative_error: float
@@ -81,11 +99,47 @@ def measure_skin(
     scatter = 1.4826 * float(np.median(np.abs(ratio[keep] / middle - 1.0)))
     chosen = np.flatnonzero(keep)
     chosen = chosen[np.linspace(0, len(chosen) - 1, min(len(chosen), _MOST_SAMPLES)).astype(int)]
-    corners = mesh.faces[hits.face[chosen]]
-    weights = _barycentric(points[corners], rays[chosen] * modelled[chosen, None])
-    ids, inverse = np.unique(corners, return_inverse=True)
+    places = _places(points, mesh.faces[hits.face[chosen]], rays[chosen] * modelled[chosen, None])
     # Neighbouring pixels err together, so the scatter does not average out over their number.
-    return SkinDepth(ids, inverse.reshape(-1, 3), weights, measured[chosen], middle, 0.01 + 0.3 * scatter)
+    return SkinDepth(places, measured[chosen], middle, 0.01 + 0.3 * scatter)
+
+
+def skin_points(
+    camera: CameraModel, depth: NDArray[np.float32], hand_mask: NDArray[np.bool_], keypoints_2d: FloatArray
+) -> FloatArray:
+    """Return measured points (N, 3) of the visible skin, metres, camera frame, without the forearm, which no mesh has.
+
+    The arguments are those of ``skin_agreement``.
+    """
+    usable = _inside(hand_mask) & _flat(depth) & ~along_forearm(keypoints_2d, depth.shape)
+    rows, columns = np.nonzero(usable)
+    chosen = np.linspace(0, len(rows) - 1, min(len(rows), _MOST_POINTS)).astype(int)
+    v, u = rows[chosen], columns[chosen]
+    rays = camera.rays(np.stack([u, v], 1).astype(np.float64))
+    return np.asarray(rays * depth[v, u].astype(np.float64)[:, None], np.float64)
+
+
+def match_points(mesh: HandMesh, points: FloatArray, reach: float) -> SkinPoints | None:
+    """Find the place of the mesh nearest to each measured point (N, 3).
+
+    Points farther away than ``reach`` metres, and those nearest to a side that the camera does not see, are left out.
+    Returns None when too few are left.
+    """
+    vertices = mesh.T_camera_hand.apply(mesh.vertices)
+    nearest = MeshQueries(vertices, mesh.faces).nearest(points)
+    corners = mesh.faces[nearest.face]
+    a, b, c = (vertices[corners[:, k]] for k in range(3))
+    facing = (np.cross(b - a, c - a) * points).sum(1) < 0
+    keep = facing & (np.abs(nearest.signed_distance) < reach)
+    if keep.sum() < FEWEST_PIXELS:
+        return None
+    return SkinPoints(_places(vertices, corners[keep], nearest.point[keep]), points[keep])
+
+
+def _places(vertices: FloatArray, corners: NDArray[np.int64], points: FloatArray) -> SurfacePlaces:
+    """Points (N, 3) in the triangles of ``vertices`` (V, 3) with these corners (N, 3)."""
+    ids, inverse = np.unique(corners, return_inverse=True)
+    return SurfacePlaces(ids, inverse.reshape(-1, 3), _barycentric(vertices[corners], points))
 
 
 def skin_agreement(

@@ -15,6 +15,7 @@ from fmh_ros.core.cues.anchoring import anchor_on_depth
 from fmh_ros.core.cues.types import HandObservation, PointMap, RereadingDetector
 from fmh_ros.core.errors import EmptyObjectMaskError, HandFitError, NoObjectError
 from fmh_ros.core.hand.fit import FittedHand, fit_hand, mirror_observation
+from fmh_ros.core.hand.settle import settle_hand
 from fmh_ros.core.hand.skin_depth import skin_agreement
 from fmh_ros.core.hand.types import HandMesh
 from fmh_ros.core.reconstruction.choose import ChosenHand
@@ -51,8 +52,19 @@ class _Reading:
     points: PointMap
     fitted: FittedHand
 
-    def placed(self) -> PlacedHand:
-        return PlacedHand(self.chosen, self.points, self.fitted.mesh)
+    def placed(self, stages: Stages, check: Callable[[], None]) -> PlacedHand:
+        """The hand where its measured skin is."""
+        chosen = self.chosen
+        hand = settle_hand(
+            self.fitted,
+            chosen.observation,
+            chosen.frame.camera,
+            stages.rig,
+            depth=self.points.depth,
+            hand_mask=chosen.masks.hand,
+            check=check,
+        )
+        return PlacedHand(chosen, self.points, hand)
 
 
 def place_hand(
@@ -77,7 +89,7 @@ def place_hand(
         best = _doubt_side(stages, best, check)
     if best.fitted.cost > DOUBTFUL_COST and isinstance(stages.detector, RereadingDetector):
         best = _read_again(stages, stages.detector, best, side_known=side_known, check=check)
-    return best.placed()
+    return best.placed(stages, check)
 
 
 def _doubt_side(stages: Stages, first: _Reading, check: Callable[[], None]) -> _Reading:
