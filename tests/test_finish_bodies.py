@@ -8,6 +8,7 @@ import pytest
 import torch
 import trimesh
 from numpy.typing import NDArray
+from scipy import ndimage
 
 from fmh_ros.core.cues.types import SceneMasks
 from fmh_ros.core.fields.grid import GridField
@@ -112,3 +113,18 @@ def test_three_pieces_are_joined_one_after_the_other() -> None:
     mesh = field_to_mesh(GridField(torch.from_numpy(values), 1.0), T_CAMERA_FIELD, RESOLUTION, sight)
     assert trimesh.Trimesh(mesh.vertices, mesh.faces).body_count == 1
     assert mesh.extents_m[0] > 0.1 * (1 + 2 * 0.15)
+
+
+def test_ends_far_apart_along_the_line_of_sight_are_joined_and_farther_than_a_hand_holds_are_not() -> None:
+    near, far = np.array([-0.12, 0, -0.75]), np.array([0.2, 0, 0.75])
+    values = _balls(near, far, radius=0.15)
+    larger, too_large = (Similarity(np.eye(3), T_CAMERA_FIELD.translation, scale) for scale in (0.15, 0.3))
+    for pose, bodies in ((larger, 1), (too_large, 2)):
+        inside = pose.apply(POINTS[values < 0])
+        pixels = np.round(CAMERA.project(inside)).astype(int)
+        shown = np.zeros((SIZE, SIZE), bool)
+        shown[pixels[:, 1], pixels[:, 0]] = True
+        hand = np.ones((SIZE, SIZE), bool) & ~shown
+        sight = Sight(CAMERA, SceneMasks(hand, shown, shown.astype(np.float32), None, 1.0))
+        joined = join_bodies(values, 1.0, pose, sight)
+        assert ndimage.label(joined < 0)[1] == bodies

@@ -124,7 +124,7 @@ def test_the_shape_moves_towards_what_is_seen() -> None:
     model = _model(torch.zeros(6), 0.5)
     start = POSE
     unguided = _guide(scene, preset("default", Ablation(guided=False)), start, model)
-    guided = _guide(scene, _short(preset("default"), joint=8), start, model)
+    guided = _guide(scene, _short(preset("default"), joint=12), start, model)
     truth = shape_grid(LATENT, 64) < 0
 
     def iou(sample: GuidedSample) -> float:

@@ -238,3 +238,44 @@ def test_without_overlap_the_penetration_is_zero() -> None:
     field = GridField(sample_grid(lambda p: sphere_distance(p, (0.0, 0.0, 0.0), 0.5), 64))
     pose = torch_pose(Similarity(np.eye(3), np.array([0.0, 0.0, 0.4]), 0.1))
     assert float(losses.penetration(torch.tensor([[0.0, 0.0, 0.2]]), torch.ones(1), field, pose, 0.5)) == 0.0
+
+
+def _sphere_and_points(radius: float, centre: tuple[float, float, float]) -> tuple[GridField, torch.Tensor]:
+    """A sphere's field about the origin, and points of the front of another one, seen along z from 5 units away."""
+    field = GridField(sample_grid(lambda p: sphere_distance(p, (0, 0, 0), 0.5), 48), 1.0)
+    angles = torch.rand(400, 2, generator=torch.Generator().manual_seed(0)) * torch.tensor([1.0, 6.28])
+    ring = torch.stack([angles[:, 0].sin() * angles[:, 1].cos(), angles[:, 0].sin() * angles[:, 1].sin()], -1)
+    front = torch.cat([ring, -angles[:, :1].cos()], -1)
+    return field, radius * front + torch.tensor(centre)
+
+
+def test_measured_points_on_the_surface_cost_nothing_and_others_by_their_distance() -> None:
+    pose = torch_pose(Similarity(np.eye(3), np.array([0, 0, 0.5]), 0.1))
+    for size, offset, radius in ((0.1, 0.0, 0.5), (0.1, 0.1, 0.5), (0.05, 0.1, 0.5), (0.1, 0.0, 0.45)):
+        field, points = _sphere_and_points(radius, (0, 0, offset))
+        loss = float(losses.surface_loss(0.1 * points + torch.tensor([0, 0, 0.5]), field, pose, size))
+        depth = torch.linalg.vector_norm(points, dim=-1) - 0.5  # signed, in field units
+        expected = losses.pseudo_huber(depth * 0.1 / size, losses.DEPTH_KNEE).mean()
+        if offset == 0 and radius == 0.5:
+            assert loss < 1e-4
+        else:
+            assert loss >= float(expected) - 1e-3
+            assert loss == pytest.approx(float(expected) + 0.1 / size * float(depth.abs().mean()), rel=0.5)
+
+
+def test_the_surface_loss_has_its_own_gradient_also_where_no_ray_meets_the_body() -> None:
+    field, points = _sphere_and_points(0.3, (0.9, 0.0, 0.0))  # beside the sphere, none in front of it
+    values = field.values.clone().double().requires_grad_()
+    where = 0.1 * points.double() + torch.tensor([0, 0, 0.5], dtype=torch.float64)
+    pose = torch_pose(Similarity(np.eye(3), np.array([0, 0, 0.5]), 0.1), dtype=torch.float64)
+
+    def loss(grid: torch.Tensor) -> torch.Tensor:
+        return losses.surface_loss(where, GridField(grid, 1.0), pose, 0.1)
+
+    loss(values).backward()
+    slope = values.grad
+    assert slope is not None and (slope >= 0).all() and slope.sum() > 0.5  # fills what is measured there
+    direction = torch.rand(values.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    with torch.no_grad():
+        numeric = (loss(values + 1e-5 * direction) - loss(values - 1e-5 * direction)) / 2e-5
+    assert float((slope * direction).sum()) == pytest.approx(float(numeric), rel=1e-4)

@@ -16,7 +16,7 @@ from fmh_ros.core.guidance.config import PRESETS, Ablation, GuidanceConfig, pres
 #: The paper's ablation of phases (its Table 2), in its order.
 PHASES = ("unguided", "no-hand-phase", "no-object-phase", "swapped", "joint-from-start")
 #: Loss terms that are left out, one at a time (its Table 3, and what the table leaves out); "depth" is its disparity.
-TERMS = ("normal", "depth", "silhouette", "intersection", "proximity", "keypoints", "ordering")
+TERMS = ("normal", "depth", "silhouette", "surface", "intersection", "proximity", "keypoints", "ordering")
 LOSSES = tuple(f"no-{term}" for term in TERMS)
 #: Factors on the inner iterations of every phase beside 1, and numbers of samples beside 1.
 EFFORTS = (0.25, 0.5, 2.0)

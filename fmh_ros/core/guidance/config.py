@@ -37,14 +37,16 @@ from fmh_ros.core.errors import UsageError
 class BodyWeights:
     """Weights of one body's image terms and of what holds its pose: 0 leaves a term out.
 
-    translation : per squared shift over the body's size; rotation : per squared radian; scale : per squared log-scale
-    over its prior's deviation.
+    surface : per distance over the body's size of the points that a sensor measured from the surface, and for what is
+    full before or empty behind them; the object alone has it. translation : per squared shift over the body's size;
+    rotation : per squared radian; scale : per squared log-scale over its prior's deviation.
     """
 
     normal: float = 0.0
     depth: float = 0.0
     silhouette: float = 0.0
     keypoints: float = 0.0
+    surface: float = 0.0
     translation: float = 0.0
     rotation: float = 0.0
     scale: float = 0.0
@@ -198,7 +200,9 @@ def _without(phase: PhaseConfig, term: str) -> PhaseConfig:
 
 def _default() -> GuidanceConfig:
     hand = BodyWeights(normal=0.2, depth=4.0, silhouette=1.0, keypoints=6.0, translation=20.0, rotation=4.0, scale=0.1)
-    body = BodyWeights(normal=0.5, depth=4.0, silhouette=1.0, translation=0.02, rotation=0.02, scale=0.02)
+    body = BodyWeights(normal=0.5, depth=4.0, silhouette=1.0, surface=4.0, translation=0.02, rotation=0.02, scale=0.02)
+    # The surface term keeps thin ends that no ray of the render meets: geometric mean CD on 14 training scenes of the
+    # benchmark 2.16 with it and 2.22 without, the IoU with the mask 0.87 and 0.86.
     contact = PairWeights(intersection=1.0, proximity=0.2, ordering=1.0, velocity=0.1)
     # The fit to landmarks and skin depth is good to some 4 mm and 3 degrees; images of an approximate rig are not
     # better, so departures of that size cost as much as they can gain. Twice the iterations take twice the time and

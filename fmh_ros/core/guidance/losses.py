@@ -15,6 +15,9 @@ from fmh_ros.core.fields.render import soft_silhouette
 DEPTH_KNEE = 0.02
 #: Depth residual that a seen pixel without a rendered surface counts as, share of the body's size.
 DEPTH_MISSING = 0.3
+#: How far before and behind a measured point the field is asked too, and what it should be there at least, in units of
+#: the body's size.
+SURFACE_STEP, SURFACE_BEFORE, SURFACE_BEHIND = 0.03, 0.01, 0.005
 #: Residual, as a share of the hand's box, beyond which a keypoint counts linearly.
 KEYPOINT_KNEE = 0.03
 #: Step of the differences that a fixed field's slope is taken from, over its half size: about a voxel of 64.
@@ -48,6 +51,20 @@ def depth_loss(rendered: Tensor, target: Tensor, known: Tensor, size: float, sig
         residual = residual - residual.detach().median().clamp(-free, free)
     missing = (known.sum() - hit.sum()) * (DEPTH_MISSING - DEPTH_KNEE)
     return (pseudo_huber(residual / size, DEPTH_KNEE).sum() + missing) / count
+
+
+def surface_loss(points: Tensor, field: ImplicitField, T_camera_field: TorchPose, size: float) -> Tensor:
+    """Robust mean distance of measured points (N, 3), camera frame, from the surface, in units of ``size`` metres.
+
+    What lies SURFACE_STEP nearer to the camera has to be empty and what lies so much farther away full. A render says
+    nothing of a surface that it does not meet; the field has a value, and a gradient, at every measured point.
+    """
+    step, depth = SURFACE_STEP * size, points[:, 2:]
+    moved = torch.cat([points, points * (1.0 - step / depth), points * (1.0 + step / depth)])
+    value = field.query(T_camera_field.apply_inverse(moved)) * T_camera_field.scale / size
+    on, before, behind = value.chunk(3)
+    sides = torch.relu(SURFACE_BEFORE - before).mean() + torch.relu(SURFACE_BEHIND + behind).mean()
+    return pseudo_huber(on, DEPTH_KNEE).mean() + sides
 
 
 def disparity_loss(rendered: Tensor, target: Tensor, known: Tensor, valid: Tensor) -> Tensor:

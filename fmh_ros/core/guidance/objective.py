@@ -27,6 +27,8 @@ Terms = dict[str, Tensor]
 #: Samples per axis of the object's field that is traced, and points on its surface for contact.
 OBJECT_RESOLUTION = 64
 SURFACE_POINTS = 1200
+#: Most measured points that are held against its surface.
+MEASURED_POINTS = 1500
 #: Deviation of the object's log-scale about its registration.
 OBJECT_SCALE_SIGMA = 0.1
 #: Wrong order of depth up to this many metres is within the accuracy of the hand's shape.
@@ -69,6 +71,7 @@ class Objective:
         measured = supervision.depth is not None and bool(supervision.object.known.any())
         self.proximity_share = config.proximity_with_depth if measured else 1.0
         self.pose_prior = config.pose_prior_with_depth if measured else 1.0
+        self.measured = _measured_points(supervision)
 
     def terms(self, phase: PhaseConfig, bodies: Bodies) -> Terms:
         """Return the weighted terms, scalars; their sum is the phase's loss. Absent terms have no weight or no data."""
@@ -90,6 +93,9 @@ class Objective:
             softness = self._softness_px(T_object, bodies.field.bounds, OBJECT_RESOLUTION)
             size = float(bodies.object.initial.scale)
             terms |= self._image_terms("object", phase.object, object_image, seen.object, size, softness)
+            if phase.object.surface > 0 and self.measured is not None:
+                distance = losses.surface_loss(self.measured, bodies.field, T_object, size)
+                terms["object_surface"] = phase.object.surface * distance
             terms |= _pose_terms("object", phase.object, bodies.object, size, OBJECT_SCALE_SIGMA, self.pose_prior)
             terms |= self._pair_terms(pair, T_hand, T_object, bodies.field, mesh)
             if pair.ordering > 0 and hand_image is not None:
@@ -235,6 +241,15 @@ class Objective:
             distance = losses.gap(vertices, held_fixed, self.groups, *bounds)
             terms["proximity"] = 100.0 * weights.proximity * self.proximity_share * distance
         return terms
+
+
+def _measured_points(seen: Supervision) -> Tensor | None:
+    """Points (N, 3) of the object, metres, camera frame, that a sensor measured; None without. A depth of uncertain
+    scale is left to the depth term, which lets a body shift along it."""
+    if seen.depth is None or seen.depth_sigma > 0 or not bool(seen.object.known.any()):
+        return None
+    points = seen.rays[seen.object.known] * seen.depth[seen.object.known][:, None]
+    return points[:: -(-len(points) // MEASURED_POINTS)]
 
 
 def _looks(weights: BodyWeights) -> bool:

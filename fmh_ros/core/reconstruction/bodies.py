@@ -28,8 +28,9 @@ Grid = NDArray[np.floating]
 LEAST_PIECE = 0.02
 #: Part of a piece that must lie on the object's mask, and on it or behind the hand.
 SEEN, POSSIBLE = 0.05, 0.8
-#: Part of the gap that must lie behind the hand or on the object's mask, and how long it may be at most, metres.
-COVERED, LONGEST_M = 0.7, 0.15
+#: Part of the gap that must lie behind the hand or on the object's mask, and how long it may be at most, metres: of a
+#: hammer along the line of sight both ends are seen and nothing between.
+COVERED, LONGEST_M = 0.7, 0.3
 #: Thickness of the rod over that of the thinner piece where it begins, and how far from there it is measured, cells.
 THICKNESS, NEARBY = 0.8, 5.0
 
