@@ -11,6 +11,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from photos import PHOTOS, needs_photos
+from safetensors.torch import load_file
 
 import fmh_ros
 from fmh_ros.core.cues.hand_detector import MediaPipeHandDetector
@@ -27,6 +28,7 @@ from fmh_ros.core.frame.frame import Frame, ObjectPrompt
 from fmh_ros.core.frame.load import load_frame
 from fmh_ros.core.hand.rig import load_generic_rig
 from fmh_ros.core.reconstruction.choose import choose_hand
+from fmh_ros.training.masks_train import TrainConfig, save_network
 from fmh_ros.training.scenes.grasp import draw_free_hand
 from fmh_ros.training.scenes.looks import Lighting, shade
 from fmh_ros.training.scenes.render import Scene, scene_parts
@@ -345,3 +347,22 @@ def test_depth_cuts_the_background_off_however_sure_the_network_is(sureness: flo
     held, _ = refine(canvas)
     assert (held & ball).sum() / (held | ball).sum() > 0.9
     assert not (held & spill & (columns > 102)).any()
+
+
+def test_saved_weights_keep_their_share_of_those_that_training_began_with(tmp_path: Path) -> None:
+    begin, end = MaskNetwork(), MaskNetwork()
+    save_network(begin, TrainConfig(tmp_path, None, tmp_path / "begin.safetensors"))
+    plain, blended = (
+        TrainConfig(tmp_path, None, tmp_path / f"{keep}.safetensors", start=tmp_path / "begin.safetensors", keep=keep)
+        for keep in (0.0, 0.4)
+    )
+    for config in (plain, blended):
+        save_network(end, config)
+    first, last, mixed = (load_file(path) for path in (blended.start, plain.output, blended.output) if path)
+    assert set(mixed) == set(first) and not list(tmp_path.glob("*.part"))
+    for name, value in mixed.items():
+        assert value.dtype == torch.float16
+        expected = 0.4 * first[name].float() + 0.6 * last[name].float()
+        torch.testing.assert_close(value.float(), expected, rtol=2e-3, atol=2e-3)
+        torch.testing.assert_close(last[name], end.state_dict()[name].half())
+    assert MaskNetwork.from_file(blended.output).training is False

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from scipy import ndimage
 
 from fmh_ros.core.cues.point_map import SensorPointMapper
 from fmh_ros.core.cues.types import HandObservation, SceneMasks
@@ -115,6 +116,33 @@ def test_a_reading_of_the_other_side_is_mirrored_unless_the_user_said_which_hand
     assert not placed.chosen.mirrored
     np.testing.assert_allclose(_joints(placed), _joints(_placed(right)), atol=2e-3)
     assert _placed(mistaken, detector, side_known=True).chosen is mistaken
+
+
+def test_a_finger_that_is_taken_for_a_hand_is_read_again_at_the_size_of_a_hand(right: ChosenHand) -> None:
+    seen = right.observation
+    size = float(np.ptp(seen.keypoints_2d, axis=0).max())
+    depth_inside = ndimage.distance_transform_edt(right.masks.hand)
+    row, column = np.unravel_index(depth_inside.argmax(), depth_inside.shape)
+    pixels = np.array([column, row]) + 0.3 * (seen.keypoints_2d - seen.keypoints_2d.mean(0))
+    box = tuple(float(v) for v in (*pixels.min(0), *pixels.max(0)))
+    finger = replace(seen, keypoints_2d=pixels, box=box)
+    boxes = []
+
+    class Sized(Rereading):
+        def readings(self, frame: Frame, hand: HandObservation) -> list[HandObservation]:
+            boxes.append(np.array(hand.box))
+            return super().readings(frame, hand)
+
+    alone = _placed(replace(right, observation=finger), Sized([finger]))
+    assert alone.hand.scale < 0.5
+    placed = _placed(replace(right, observation=finger), Sized([finger, seen], right.masks))
+    assert placed.hand.scale == pytest.approx(_placed(right).hand.scale, rel=0.02)
+    np.testing.assert_allclose(_joints(placed), _joints(_placed(right)), atol=2e-3)
+    for asked in (boxes[0], boxes[-1]):
+        sides = asked[2:] - asked[:2]
+        assert (asked[:2] + asked[2:]) / 2 == pytest.approx((np.array(box[:2]) + box[2:]) / 2)
+        assert sides[0] == pytest.approx(sides[1])
+        assert 0.6 * size < sides[0] < 1.8 * size
 
 
 def test_a_hand_that_fits_is_not_read_again(right: ChosenHand) -> None:

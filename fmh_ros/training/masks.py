@@ -42,6 +42,7 @@ def _parser() -> argparse.ArgumentParser:
     learn.add_argument("--photos", type=Path, help="folder of background photographs and panoramas")
     learn.add_argument("--encoder", type=Path, help="pretrained image encoder made by the encoder command")
     learn.add_argument("--start", type=Path, help="go on from these weights")
+    learn.add_argument("--keep", type=float, default=0.0, help="share of these weights in the result (default 0)")
     learn.add_argument("--hours", type=float, default=1.0)
     learn.add_argument("--learning-rate", type=float, default=1.5e-3)
     learn.add_argument("--seed", type=int, default=1)
@@ -80,6 +81,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 output=options.output,
                 encoder=options.encoder,
                 start=options.start,
+                keep=options.keep,
                 hours=options.hours,
                 learning_rate=options.learning_rate,
                 seed=options.seed,

@@ -33,6 +33,9 @@ CLEARLY = 0.8
 #: A fit that costs more is doubted: of 81 rendered hands good ones cost 40 to 170, few more than this, and one whose
 #: forearm is taken for fingers 415. And how many other readings are tried then; each takes about a second.
 DOUBTFUL_COST, MOST_READINGS = 150.0, 3
+#: A hand so much smaller than the average adult's is none: a finger was taken for a hand. It is looked for again at the
+#: size that one has at this distance, metres (half closed).
+LEAST_SCALE, HAND_M = 0.5, 0.13
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,17 @@ class _Reading:
     chosen: ChosenHand
     points: PointMap
     fitted: FittedHand
+
+    @property
+    def too_small(self) -> bool:
+        """Whether no hand is so small."""
+        return self.fitted.mesh.scale < LEAST_SCALE
+
+    def worse_than(self, other: _Reading) -> bool:
+        """Whether the other one is to be taken in its place."""
+        if self.too_small != other.too_small:
+            return self.too_small
+        return other.fitted.cost < CLEARLY * self.fitted.cost
 
     def placed(self, stages: Stages, check: Callable[[], None]) -> PlacedHand:
         """The hand where its measured skin is."""
@@ -85,10 +99,13 @@ def place_hand(
     if points is None or not measured:
         return PlacedHand(chosen, points, fitted.mesh)
     best = _Reading(chosen, points, fitted)
-    if not side_known and chosen.observation.side_score <= SURE_SIDE:
+    again = isinstance(stages.detector, RereadingDetector)
+    if again and best.too_small:
+        best = _read_again(stages, best, side_known=side_known, check=check)
+    if not side_known and best.chosen.observation.side_score <= SURE_SIDE:
         best = _doubt_side(stages, best, check)
-    if best.fitted.cost > DOUBTFUL_COST and isinstance(stages.detector, RereadingDetector):
-        best = _read_again(stages, stages.detector, best, side_known=side_known, check=check)
+    if again and best.fitted.cost > DOUBTFUL_COST:
+        best = _read_again(stages, best, side_known=side_known, check=check)
     return best.placed(stages, check)
 
 
@@ -125,22 +142,25 @@ def _read(stages: Stages, known: _Reading, chosen: ChosenHand, check: Callable[[
         return None
 
 
-def _read_again(
-    stages: Stages, detector: RereadingDetector, first: _Reading, *, side_known: bool, check: Callable[[], None]
-) -> _Reading:
-    """Try what else the detector makes of a hand that fits neither landmarks nor skin.
+def _read_again(stages: Stages, first: _Reading, *, side_known: bool, check: Callable[[], None]) -> _Reading:
+    """Try what else the detector makes of a hand that fits neither landmarks nor skin, or that is too small for one.
 
     The masks follow the best reading where they are as sure as those of the first.
     """
     best = first
-    readings = detector.readings(first.chosen.frame, first.chosen.observation)
+    assert isinstance(stages.detector, RereadingDetector)
+    seen = first.chosen.observation
+    if first.too_small:
+        distance = float(first.fitted.mesh.T_camera_hand.translation[2])
+        seen = _enlarged(seen, HAND_M * first.chosen.frame.camera.focal / distance)
+    readings = stages.detector.readings(first.chosen.frame, seen)
     for seen in readings[:MOST_READINGS]:
         check()
         chosen = replace(first.chosen, observation=seen)
         if seen.side == "left" and side_known:
             continue
         other = _read(stages, best, other_side(chosen) if seen.side == "left" else chosen, check)
-        if other is not None and other.fitted.cost < CLEARLY * best.fitted.cost:
+        if other is not None and best.worse_than(other):
             best = other
     if best is first:
         return first
@@ -155,6 +175,13 @@ def _read_again(
     new = tuple(warning for warning in masks.warnings if warning not in chosen.warnings)
     chosen = replace(chosen, masks=masks, warnings=chosen.warnings + new)
     return _Reading(chosen, points, _fit(stages, chosen, points, check))
+
+
+def _enlarged(seen: HandObservation, size: float) -> HandObservation:
+    """The same observation in a square box of ``size`` pixels about its middle."""
+    x0, y0, x1, y1 = seen.box
+    x, y = (x0 + x1) / 2, (y0 + y1) / 2
+    return replace(seen, box=(x - size / 2, y - size / 2, x + size / 2, y + size / 2))
 
 
 def reverse_fingers(seen: HandObservation) -> HandObservation:
