@@ -349,6 +349,31 @@ def test_depth_cuts_the_background_off_however_sure_the_network_is(sureness: flo
     assert not (held & spill & (columns > 102)).any()
 
 
+@pytest.mark.parametrize(("sureness", "boxed", "taken"), [(0.99, False, False), (0.8, False, True), (0.99, True, True)])
+def test_beside_a_sure_part_an_unsure_one_is_no_object_unless_nothing_is_sure_or_a_box_says_so(
+    sureness: float, boxed: bool, taken: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fmh_ros.core.cues.mask_refine._grabcut", lambda *given: None)  # nothing to see by colours
+    rows, columns = np.mgrid[:128, :128]
+    ball = (rows - 64) ** 2 + (columns - 80) ** 2 < 20**2
+    beside = (np.abs(rows - 64) < 18) & (columns >= 90) & (columns < 124) & ~ball
+    hand = (np.abs(rows - 64) < 15) & (columns < 62) & ~ball
+    canvas = Canvas(
+        image=np.full((128, 128, 3), 90, np.uint8),
+        inside=np.ones((128, 128), bool),
+        object_probability=np.where(ball, sureness, np.where(beside, 0.62, 0)).astype(np.float32),
+        hand_probability=(0.95 * hand).astype(np.float32),
+        keypoints=np.stack([np.linspace(5, 60, 21), np.full(21, 64) + 12 * np.sin(np.arange(21))], 1),
+        box=(np.array([60.0, 44.0]), np.array([124.0, 84.0])) if boxed else None,
+        points=np.zeros((0, 2)),
+        depth=None,
+    )
+    held, _ = refine(canvas)
+    assert held[ball].mean() > 0.7
+    far = (np.abs(rows - 64) < 10) & (columns > 106) & (columns < 116)
+    assert held[far].mean() > 0.95 if taken else not held[far].any()
+
+
 def test_saved_weights_keep_their_share_of_those_that_training_began_with(tmp_path: Path) -> None:
     begin, end = MaskNetwork(), MaskNetwork()
     save_network(begin, TrainConfig(tmp_path, None, tmp_path / "begin.safetensors"))

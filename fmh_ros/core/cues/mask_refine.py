@@ -39,6 +39,9 @@ NEAR_FINGER = 0.1
 #: Mean probability from which a surface is firmly the object, and the same as a part of the firmest surface's, among
 #: those of more pixels than a speck.
 FIRM, FIRM_SHARE, SPECK = 0.7, 0.85, 30
+#: What a tenth of the likely pixels exceeds where the network is not at all, and fully, sure of a part; and what the
+#: others need then. On 40 training scenes of the benchmark without depth the mean IoU is 0.643 so, 0.637 with a half.
+SURE_OF_A_PART, LEAST_BESIDE = (0.8, 0.95), 0.7
 
 
 @dataclass(frozen=True)
@@ -168,12 +171,25 @@ def _refine_once(canvas: Canvas, lift: float) -> tuple[Mask, Mask]:
         blended = (1 - share) * blended + share * cut
     allowed = canvas.inside & _box_mask(canvas)
     rival = np.where(canvas.inside, canvas.hand_probability, 0)
-    held = (blended > 0.5) & allowed & ((rival < 0.6) | (probability > rival))
+    held = (blended > _least(canvas, blended)) & allowed & ((rival < 0.6) | (probability > rival))
     held |= _disc(held.shape, canvas.points, 3) & allowed
     if canvas.depth is not None:
         held = _cut_by_depth(canvas, held, probability)
     hand = _hand_mask(canvas) & ~held
     return held, hand
+
+
+def _least(canvas: Canvas, blended: Map) -> float:
+    """Probability from which a pixel is the object.
+
+    Where the network is sure of a part, and neither depth nor a box tells the object from what lies behind it, the rest
+    has to be likelier than a half: of scissors over a box the box is unsure.
+    """
+    likely = canvas.object_probability[blended > 0.5]
+    if canvas.depth is not None or canvas.box is not None or not len(likely):
+        return 0.5
+    low, high = SURE_OF_A_PART
+    return 0.5 + (LEAST_BESIDE - 0.5) * float(np.clip((np.quantile(likely, 0.9) - low) / (high - low), 0, 1))
 
 
 def _cut_by_depth(canvas: Canvas, held: Mask, probability: Map) -> Mask:
