@@ -143,7 +143,7 @@ def test_feedback_comes_at_once_and_in_order(free: Running) -> None:
 
 
 def test_a_time_budget_gives_a_guided_result_in_time(engine: LocalEngine, free: Running, frame: Frame) -> None:
-    budget = 2.5 * free.outcome().duration_s
+    budget = 1.8 * free.outcome().duration_s  # a whole guided run takes more than three times the unguided one
     running = Running(engine).submit(JobRequest(frame, seed=3, time_budget_s=budget, previews=True))
     result = running.result()
     assert running.outcome().duration_s < 1.25 * budget + Limits().budget_s
