@@ -349,9 +349,12 @@ def test_depth_cuts_the_background_off_however_sure_the_network_is(sureness: flo
     assert not (held & spill & (columns > 102)).any()
 
 
-@pytest.mark.parametrize(("sureness", "boxed", "taken"), [(0.99, False, False), (0.8, False, True), (0.99, True, True)])
-def test_beside_a_sure_part_an_unsure_one_is_no_object_unless_nothing_is_sure_or_a_box_says_so(
-    sureness: float, boxed: bool, taken: bool, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("sureness", "told_by", "taken"),
+    [(0.99, "", False), (0.8, "", True), (0.99, "box", True), (0.99, "depth", True)],
+)
+def test_beside_a_sure_part_an_unsure_one_is_no_object_unless_nothing_is_sure_or_it_is_told(
+    sureness: float, told_by: str, taken: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("fmh_ros.core.cues.mask_refine._grabcut", lambda *given: None)  # nothing to see by colours
     rows, columns = np.mgrid[:128, :128]
@@ -364,9 +367,9 @@ def test_beside_a_sure_part_an_unsure_one_is_no_object_unless_nothing_is_sure_or
         object_probability=np.where(ball, sureness, np.where(beside, 0.62, 0)).astype(np.float32),
         hand_probability=(0.95 * hand).astype(np.float32),
         keypoints=np.stack([np.linspace(5, 60, 21), np.full(21, 64) + 12 * np.sin(np.arange(21))], 1),
-        box=(np.array([60.0, 44.0]), np.array([124.0, 84.0])) if boxed else None,
+        box=(np.array([60.0, 44.0]), np.array([124.0, 84.0])) if told_by == "box" else None,
         points=np.zeros((0, 2)),
-        depth=None,
+        depth=np.full((128, 128), 0.5, np.float32) if told_by == "depth" else None,
     )
     held, _ = refine(canvas)
     assert held[ball].mean() > 0.7

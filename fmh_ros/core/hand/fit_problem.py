@@ -41,8 +41,8 @@ class FitSettings:
     length and of the palm's length and width. size : log of the overall size, over adults; any_size : over everybody,
     children too, for when depth tells. skin : measured depth of the skin, metres; skin_samples : how many independent
     samples of it there are, since neighbours err together; nearest, nearest_samples : the same for the distance of
-    measured skin from the nearest surface. landmark_size : relative error of
-    the size that landmarks alone leave when the distance is known.
+    measured skin from the nearest surface. landmark_size : relative error of the size that landmarks alone leave when
+    the distance is known.
 
     starts : bends of the fingers to start from; doubt : reprojection error over the hand box above which the palm's
     other reading in depth is tried too.

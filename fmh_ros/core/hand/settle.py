@@ -38,7 +38,6 @@ def settle_hand(
     *,
     depth: NDArray[np.float32],
     hand_mask: NDArray[np.bool_],
-    settings: FitSettings | None = None,
     check: Callable[[], None] | None = None,
 ) -> HandMesh:
     """Refine a right hand's fit by its measured skin.
@@ -47,7 +46,7 @@ def settle_hand(
     where hardly any skin is measured, or where the refined one explains less of it.
     """
     points = skin_points(camera, depth, hand_mask, observation.keypoints_2d)
-    problem = HandProblem(observation, camera, rig, settings or SETTLED)
+    problem = HandProblem(observation, camera, rig, SETTLED)
     problem.check = check
     theta, mesh, sigma = fitted.theta, fitted.mesh, fitted.mesh.scale_sigma
     try:

@@ -99,13 +99,13 @@ def place_hand(
     if points is None or not measured:
         return PlacedHand(chosen, points, fitted.mesh)
     best = _Reading(chosen, points, fitted)
-    again = isinstance(stages.detector, RereadingDetector)
-    if again and best.too_small:
-        best = _read_again(stages, best, side_known=side_known, check=check)
+    rereader = stages.detector if isinstance(stages.detector, RereadingDetector) else None
+    if rereader is not None and best.too_small:
+        best = _read_again(stages, rereader, best, side_known=side_known, check=check)
     if not side_known and best.chosen.observation.side_score <= SURE_SIDE:
         best = _doubt_side(stages, best, check)
-    if again and best.fitted.cost > DOUBTFUL_COST:
-        best = _read_again(stages, best, side_known=side_known, check=check)
+    if rereader is not None and best.fitted.cost > DOUBTFUL_COST:
+        best = _read_again(stages, rereader, best, side_known=side_known, check=check)
     return best.placed(stages, check)
 
 
@@ -142,18 +142,19 @@ def _read(stages: Stages, known: _Reading, chosen: ChosenHand, check: Callable[[
         return None
 
 
-def _read_again(stages: Stages, first: _Reading, *, side_known: bool, check: Callable[[], None]) -> _Reading:
+def _read_again(
+    stages: Stages, detector: RereadingDetector, first: _Reading, *, side_known: bool, check: Callable[[], None]
+) -> _Reading:
     """Try what else the detector makes of a hand that fits neither landmarks nor skin, or that is too small for one.
 
     The masks follow the best reading where they are as sure as those of the first.
     """
     best = first
-    assert isinstance(stages.detector, RereadingDetector)
     seen = first.chosen.observation
     if first.too_small:
         distance = float(first.fitted.mesh.T_camera_hand.translation[2])
         seen = _enlarged(seen, HAND_M * first.chosen.frame.camera.focal / distance)
-    readings = stages.detector.readings(first.chosen.frame, seen)
+    readings = detector.readings(first.chosen.frame, seen)
     for seen in readings[:MOST_READINGS]:
         check()
         chosen = replace(first.chosen, observation=seen)
