@@ -128,3 +128,6 @@ def test_another_hand_is_no_object(side: Side) -> None:
         choose_hand(FRAME, detector, segmenter, ObjectPrompt(), None)
     pointed = ObjectPrompt(points=((70.0, 120.0),))
     assert choose_hand(FRAME, detector, segmenter, pointed, None).mirrored is (side == "left")
+    # What only just passes for a hand is more likely the object itself.
+    unsure = ToldDetector(hand_at(60, side), hand_at(250, "right", 0.7))
+    assert choose_hand(FRAME, unsure, segmenter, ObjectPrompt(), None).mirrored is (side == "left")

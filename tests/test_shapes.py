@@ -122,3 +122,32 @@ def test_data_set_round_trip(tmp_path) -> None:  # type: ignore[no-untyped-def]
     expected = draw_view(np.random.default_rng([2, 1]))
     assert np.array_equal(arrays["tsdf"][1], expected.tsdf)
     assert int(arrays["family"][1]) == expected.family
+
+
+def _size(view: ShapeView) -> np.ndarray:
+    """Extents (3,) of the shape, cells; it touches no wall of the cube."""
+    inside = view.tsdf < 0
+    walls = np.ones_like(inside)
+    walls[1:-1, 1:-1, 1:-1] = False
+    assert not (inside & walls).any()
+    cells = np.argwhere(inside)
+    return np.asarray(np.ptp(cells, axis=0) + 1)
+
+
+def test_wide_views_show_things_deeper_than_broad_in_a_cube_that_holds_them() -> None:
+    seeds = [np.random.default_rng([11, index]) for index in range(16)]
+    families = ("stick", "hammer", "slab", "bottle")
+    wide = [_size(draw_view(rng, families[k % 4], wide=True)) for k, rng in enumerate(seeds)]
+    others = [_size(draw_view(np.random.default_rng([11, k]), families[k % 4])) for k in range(16)]
+    ratios, usual = ([size[2] / size[:2].max() for size in sizes] for sizes in (wide, others))
+    assert max(ratios) > 2 > 1.6 > max(usual)
+    # What an outline leaves to depth is less than half of the cube's breadth, which no other view has.
+    assert min(size[:2].max() for size in wide) < 0.45 * GRID < min(size[:2].max() for size in others)
+
+
+def test_data_set_spreads_its_wide_views(tmp_path) -> None:  # type: ignore[no-untyped-def]
+    generate(tmp_path, 4, seed=2, wide=0.5)
+    arrays = open_arrays(tmp_path)
+    for index in range(4):
+        expected = draw_view(np.random.default_rng([2, index]), wide=index % 2 == 1)
+        assert np.array_equal(arrays["depth"][index], expected.depth)

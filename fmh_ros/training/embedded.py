@@ -18,6 +18,8 @@ from fmh_ros.training.shapes.dataset import completed
 
 log = logging.getLogger(__name__)
 HELD_OUT_SEED, HELD_OUT_COUNT = 777, 690
+#: Of the views to train on so many are wide (``shapes.views.draw_view``); and a held-out set of such views alone.
+WIDE_SHARE, WIDE_SEED, WIDE_COUNT = 0.3, 778, 345
 
 
 def _run(module: str, *arguments: object) -> None:
@@ -37,10 +39,14 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--out", type=Path, default=WEIGHTS)
     a = parser.parse_args()
-    train, held_out = a.runs / "shapes" / "train", a.runs / "shapes" / "val"
-    for folder, count, seed in ((held_out, HELD_OUT_COUNT, HELD_OUT_SEED), (train, a.views, 1)):
+    train, held_out, wide = (a.runs / "shapes" / name for name in ("train", "val", "val_wide"))
+    for folder, count, seed, share in (
+        (held_out, HELD_OUT_COUNT, HELD_OUT_SEED, 0.0),
+        (wide, WIDE_COUNT, WIDE_SEED, 1.0),
+        (train, a.views, 1, WIDE_SHARE),
+    ):
         if completed(folder) < count:
-            _run("shapes.dataset", folder, "--count", count, "--seed", seed)
+            _run("shapes.dataset", folder, "--count", count, "--seed", seed, "--wide", share)
     autoencoder, flow = a.runs / "ae" / "autoencoder.pt", a.runs / "flow" / "flow.pt"
     common = ("--held-out", held_out, "--threads", a.threads)
     if not autoencoder.exists():
@@ -48,7 +54,7 @@ def main() -> None:
     if not flow.exists():
         _run("flow", train, autoencoder, flow.parent, *common, "--minutes", a.flow_minutes)
     _run("export", autoencoder, flow, a.out)
-    _run("report", held_out, "--autoencoder", autoencoder, "--weights", a.out)
+    _run("report", held_out, "--wide", wide, "--autoencoder", autoencoder, "--weights", a.out)
 
 
 if __name__ == "__main__":

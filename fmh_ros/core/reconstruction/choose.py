@@ -18,6 +18,9 @@ MAX_CANDIDATES = 3
 #: Landmarks this near to each other, over the hand's size, are one hand's; and the part of another hand's landmarks on
 #: the object's mask from which that is no object. Of 21 photographs one has 0.95, no other any.
 SAME_HAND, OTHER_HAND = 0.5, 0.5
+#: Another hand counts from this part of the score of the one that is asked about: a pink mug passes for a hand (0.66)
+#: beside the hand that holds it (0.91), while the hands of a group reach 0.95 and more.
+SURE_OTHER = 0.85
 #: A second hand whose combined score reaches this share of the best one's is worth a warning.
 RIVAL_SHARE = 0.6
 
@@ -120,6 +123,8 @@ def _check_no_other_hand(chosen: ChosenHand, hand: HandObservation, found: list[
     mask = chosen.masks.object
     for other in found:
         if other is hand or keypoint_distance(other.keypoints_2d, hand.keypoints_2d) < SAME_HAND:
+            continue
+        if other.score < SURE_OTHER * hand.score:
             continue
         pixels = np.round(other.keypoints_2d).astype(int)
         if chosen.mirrored:

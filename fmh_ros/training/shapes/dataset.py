@@ -58,17 +58,27 @@ def _note_completed(folder: Path, count: int) -> None:
     new.replace(folder / "count.txt")
 
 
-def _draw(index: int, seed: int, families: tuple[str, ...] | None) -> ShapeView:
+def _draw(index: int, seed: int, families: tuple[str, ...] | None, wide: float) -> ShapeView:
     rng = np.random.default_rng([seed, index])
-    return draw_view(rng, None if families is None else families[index % len(families)])
+    family = None if families is None else families[index % len(families)]
+    return draw_view(rng, family, wide=(index + 1) * wide % 1 < wide)
 
 
 def generate(
-    folder: Path, count: int, seed: int, families: tuple[str, ...] | None = None, *, processes: int = 1
+    folder: Path,
+    count: int,
+    seed: int,
+    families: tuple[str, ...] | None = None,
+    *,
+    processes: int = 1,
+    wide: float = 0.0,
 ) -> None:
-    """Write ``count`` views; ``families`` restricts them, in turn. The views do not depend on ``processes``."""
+    """Write ``count`` views; ``families`` restricts them, in turn. The views do not depend on ``processes``.
+
+    ``wide`` is the share of wide views (``draw_view``), evenly spread.
+    """
     arrays = open_arrays(folder, count)
-    draw = partial(_draw, seed=seed, families=families)
+    draw = partial(_draw, seed=seed, families=families, wide=wide)
     with get_context("spawn").Pool(processes) as pool:
         for index, view in enumerate(pool.imap(draw, range(count), chunksize=16)):
             for name in _LAYOUT:
@@ -87,8 +97,11 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=30000)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--processes", type=int, default=1)
+    parser.add_argument("--wide", type=float, default=0.0, help="share of wide views (default 0)")
     arguments = parser.parse_args()
-    generate(arguments.out, arguments.count, arguments.seed, processes=arguments.processes)
+    generate(
+        arguments.out, arguments.count, arguments.seed, processes=arguments.processes, wide=arguments.wide
+    )
 
 
 if __name__ == "__main__":

@@ -14,12 +14,14 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
-from fmh_ros.core.cues.completion import LATERAL_FILL, NEAR_Z
+from fmh_ros.core.cues.completion import FAR_Z, LATERAL_FILL, NEAR_Z
 from fmh_ros.core.flow.embedded.layout import GRID, MAP_SIZE, TRUNCATION
 from fmh_ros.training.shapes.families import FAMILIES, draw_shape
 from fmh_ros.training.shapes.primitives import Distances, Points, Sdf
 
 FAMILY_NAMES = tuple(FAMILIES)
+#: Of so many directions half of the wide views take the one that the shape is deepest along.
+DEEPEST_OF = 8
 
 
 @dataclass(frozen=True)
@@ -104,48 +106,90 @@ def trace_maps(shape: Sdf, distance: float) -> tuple[NDArray[np.bool_], Distance
     return hit, points[:, 2], normals
 
 
-def _support(shape: Sdf, rotation: NDArray[np.floating]) -> NDArray[np.float64] | None:
-    """Points (N, 3) that fill the rotated shape coarsely; None when the shape is too thin to find."""
+def _support(shape: Sdf) -> NDArray[np.float64] | None:
+    """Points (N, 3) that fill the shape coarsely; None when the shape is too thin to find."""
     axis = np.linspace(-1.6, 1.6, 36, dtype=np.float32)
     points = np.stack(np.meshgrid(axis, axis, axis, indexing="ij"), -1).reshape(-1, 3)
     inside = points[shape(points) < 0.45 * (axis[1] - axis[0])]
-    return None if len(inside) < 12 else inside @ rotation.T
+    return None if len(inside) < 12 else inside.astype(np.float64)
 
 
-def draw_view(rng: np.random.Generator, family: str | None = None) -> ShapeView:
-    """Draw a shape and a view of it; views in which the shape would leave the cube are drawn again."""
+def _look_along(rng: np.random.Generator, support: NDArray[np.float64], wide: bool) -> NDArray[np.float64]:
+    """Rotation (3, 3) from the shape (N, 3) to the view; half of the wide ones show it much deeper than broad."""
+    count = DEEPEST_OF if wide and rng.random() < 0.5 else 1
+    rotations = Rotation.random(count, random_state=rng).as_matrix()
+    extents = np.stack([np.ptp(support @ rotation.T, axis=0) for rotation in rotations])
+    return np.asarray(rotations[np.argmax(extents[:, 2] / extents[:, :2].max(1))], np.float64)
+
+
+def draw_view(rng: np.random.Generator, family: str | None = None, *, wide: bool = False) -> ShapeView:
+    """Draw a shape and a view of it; views in which the shape would leave the cube are drawn again.
+
+    ``wide`` views are of cubes that depth has made larger than the outline asks for, and of outlines of which the hand
+    hides an end: what reaches far along the viewing ray, or beyond the hand. Other views lack both, and a generator
+    trained on them alone makes a plate that is seen from its edge as narrow as its outline.
+    """
     while True:
         name, shape = draw_shape(rng, family)
         for _ in range(3):
-            view = _try_view(rng, name, shape)
+            view = _try_view(rng, name, shape, wide)
             if view is not None:
                 return view
 
 
-def _try_view(rng: np.random.Generator, name: str, shape: Sdf) -> ShapeView | None:
-    rotation = Rotation.random(random_state=rng).as_matrix()
-    support = _support(shape, rotation)
-    if support is None:
-        return None
-    low, high = support.min(0), support.max(0)
-    has_depth = bool(rng.random() < 0.6)
-    fill = np.clip(rng.normal(LATERAL_FILL, 0.08), 0.45, 0.88)
+@dataclass(frozen=True)
+class _Cube:
+    """Where the view cube is: its middle (3,) and half side in the shape's units, seen from the camera's side."""
+
+    centre: NDArray[np.float64]
+    scale: float
+
+    def holds(self, low: NDArray[np.float64], high: NDArray[np.float64]) -> bool:
+        return bool((np.abs(np.stack([low, high]) - self.centre) <= 0.97 * self.scale).all())
+
+
+def _draw_cube(
+    rng: np.random.Generator, low: NDArray[np.float64], high: NDArray[np.float64], has_depth: bool, wide: bool
+) -> _Cube:
+    """Place the cube round a shape with these bounds (3,) as inference does, with its errors."""
+    # Of a wide view's outline one end may be hidden: the shape then fills more of the cube, and is beside its middle.
+    partly = wide and rng.random() < 0.5
+    fill = np.clip(rng.normal(0.76 if partly else LATERAL_FILL, 0.08), 0.45, 0.94 if partly else 0.88)
+    length = high[2] - low[2]
     scale = 0.5 * max(high[0] - low[0], high[1] - low[1]) / fill
-    centre = (low + high) / 2 + scale * np.array([*rng.normal(0, 0.06, 2), 0.0])
+    if wide and has_depth:
+        # The seen part of the length, which inference lays between NEAR_Z and FAR_Z.
+        scale = max(scale, length * rng.uniform(0.65, 1.0) / (FAR_Z - NEAR_Z))
+    centre = (low + high) / 2 + scale * np.array([*rng.normal(0, 0.16 if partly else 0.06, 2), 0.0])
     if has_depth:
-        # A tenth of the visible surface is nearer than the reference: roughly a tenth of the depth extent.
-        centre[2] = low[2] + 0.1 * (high[2] - low[2]) - scale * (NEAR_Z + rng.normal(0, 0.06))
+        # A tenth of the visible surface is nearer than the reference: roughly a tenth of the depth extent. A grasp
+        # before it moves the shape further into the cube.
+        near = NEAR_Z + rng.normal(0, 0.06) + (rng.uniform(0, 0.4) if wide and rng.random() < 0.25 else 0.0)
+        centre[2] = low[2] + 0.1 * length - scale * near
     else:
         centre[2] += scale * rng.normal(0, 0.08)
-    if (np.abs(np.stack([low, high]) - centre) > 0.97 * scale).any():
+    return _Cube(centre, float(scale))
+
+
+def _try_view(rng: np.random.Generator, name: str, shape: Sdf, wide: bool) -> ShapeView | None:
+    support = _support(shape)
+    if support is None:
         return None
+    rotation = _look_along(rng, support, wide)
+    turned = support @ rotation.T
+    low, high = turned.min(0), turned.max(0)
+    has_depth = bool(rng.random() < (0.8 if wide else 0.6))
+    cube = _draw_cube(rng, low, high, has_depth, wide)
+    if not cube.holds(low, high):
+        return None
+    centre, scale = cube.centre, cube.scale
     to_object = (rotation.T * scale).astype(np.float32)
     offset = (rotation.T @ centre).astype(np.float32)
 
     def in_cube(points: Points) -> Distances:
         return (shape(np.ascontiguousarray(points @ to_object.T + offset)) / scale).astype(np.float32)
 
-    distance = float(np.exp(rng.uniform(np.log(2.2), np.log(20.0))))
+    distance = float(np.exp(rng.uniform(np.log(1.6 if wide else 2.2), np.log(20.0))))
     hit, z, normals = trace_maps(in_cube, distance)
     if hit.sum() < 25:
         return None
