@@ -10,7 +10,7 @@ from test_hand_fit import CAMERA, POSES, RIG, depth_of, scene
 from fmh_ros.core.cues.hand_pixels import along_forearm
 from fmh_ros.core.fields.mesh_queries import MeshQueries
 from fmh_ros.core.hand.fit import fit_hand
-from fmh_ros.core.hand.settle import settle_hand
+from fmh_ros.core.hand.settle import Measured, settle_hand
 from fmh_ros.core.hand.skin_depth import match_points, skin_points
 
 
@@ -25,7 +25,7 @@ def disturbed(observation, seed=0):
 
 def settled(observation, depth, mask):
     fitted = fit_hand(observation, CAMERA, RIG, depth=depth, hand_mask=mask)
-    return fitted.mesh, settle_hand(fitted, observation, CAMERA, RIG, depth=depth, hand_mask=mask)
+    return fitted.mesh, settle_hand(fitted, Measured(observation, CAMERA, depth, mask), RIG).mesh
 
 
 def distances(hand, points):
@@ -81,16 +81,15 @@ def test_a_hand_without_measured_skin_or_whose_skin_it_would_explain_less_stays_
     fitted = fit_hand(observation, CAMERA, RIG, depth=depth, hand_mask=skin)
 
     def settle(**changed):
-        given = {"depth": depth, "hand_mask": skin} | changed
-        return settle_hand(fitted, observation, CAMERA, RIG, **given)
+        return settle_hand(fitted, replace(Measured(observation, CAMERA, depth, skin), **changed), RIG)
 
-    assert settle(depth=np.full_like(depth, np.nan)) is fitted.mesh
-    assert settle(hand_mask=np.zeros_like(skin)) is fitted.mesh
-    assert settle(depth=depth + np.float32(0.2)) is fitted.mesh
-    assert settle() is not fitted.mesh
+    assert settle(depth=np.full_like(depth, np.nan)) is fitted
+    assert settle(hand_mask=np.zeros_like(skin)) is fitted
+    assert settle(depth=depth + np.float32(0.2)) is fitted
+    assert settle().mesh is not fitted.mesh
     exact = {True: 1.0, False: 0.5}
     monkeypatch.setattr("fmh_ros.core.hand.settle.skin_agreement", lambda hand, *rest: exact[hand is fitted.mesh])
-    assert settle() is fitted.mesh
+    assert settle() is fitted
 
 
 def test_the_callers_check_ends_it():
@@ -102,4 +101,4 @@ def test_the_callers_check_ends_it():
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        settle_hand(fitted, observation, CAMERA, RIG, depth=depth, hand_mask=np.isfinite(depth), check=stop)
+        settle_hand(fitted, Measured(observation, CAMERA, depth, np.isfinite(depth)), RIG, check=stop)

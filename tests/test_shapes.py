@@ -140,9 +140,11 @@ def test_wide_views_show_things_deeper_than_broad_in_a_cube_that_holds_them() ->
     wide = [_size(draw_view(rng, families[k % 4], wide=True)) for k, rng in enumerate(seeds)]
     others = [_size(draw_view(np.random.default_rng([11, k]), families[k % 4])) for k in range(16)]
     ratios, usual = ([size[2] / size[:2].max() for size in sizes] for sizes in (wide, others))
-    assert max(ratios) > 2 > 1.6 > max(usual)
+    assert max(ratios) > 2
+    assert max(usual) < 1.6
     # What an outline leaves to depth is less than half of the cube's breadth, which no other view has.
-    assert min(size[:2].max() for size in wide) < 0.45 * GRID < min(size[:2].max() for size in others)
+    narrowest, usual_narrowest = (min(size[:2].max() for size in sizes) for sizes in (wide, others))
+    assert narrowest < 0.45 * GRID < usual_narrowest
 
 
 def test_data_set_spreads_its_wide_views(tmp_path) -> None:  # type: ignore[no-untyped-def]

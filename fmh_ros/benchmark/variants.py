@@ -18,6 +18,8 @@ PHASES = ("unguided", "no-hand-phase", "no-object-phase", "swapped", "joint-from
 #: Loss terms that are left out, one at a time (its Table 3, and what the table leaves out); "depth" is its disparity.
 TERMS = ("normal", "depth", "silhouette", "surface", "intersection", "proximity", "keypoints", "ordering")
 LOSSES = tuple(f"no-{term}" for term in TERMS)
+#: The hand left as the three phases leave it.
+NO_GRIP = "no-grip"
 #: Factors on the inner iterations of every phase beside 1, and numbers of samples beside 1.
 EFFORTS = (0.25, 0.5, 2.0)
 SAMPLES = (2, 4)
@@ -30,11 +32,11 @@ PUBLISHED = "dense-mesh-pytorch3d"
 #: Short names for several variants.
 GROUPS: dict[str, tuple[str, ...]] = {
     "phases": PHASES,
-    "losses": LOSSES,
+    "losses": (*LOSSES, NO_GRIP),
     "budgets": BUDGETS,
     "baselines": BASELINES,
     "surfaces": SURFACES,
-    "all": tuple(dict.fromkeys(("default", "unguided", "paper", *PHASES, *LOSSES, *BASELINES, *BUDGETS))),
+    "all": tuple(dict.fromkeys(("default", "unguided", "paper", *PHASES, *LOSSES, NO_GRIP, *BASELINES, *BUDGETS))),
 }
 
 _LABELS = {
@@ -47,6 +49,7 @@ _LABELS = {
     "joint-from-start": "all joint from the start",
     "icp": "unguided flow, ICP onto the visible points",
     "two-stage": "generate, then optimise poses only",
+    NO_GRIP: "without laying the fingers on the object",
     "dense-mesh": "dense decoding and mesh in the loop",
     PUBLISHED: "dense decoding, mesh and PyTorch3D in the loop",
 }
@@ -127,6 +130,11 @@ def two_stage(config: GuidanceConfig) -> GuidanceConfig:
     )
 
 
+def no_grip(config: GuidanceConfig) -> GuidanceConfig:
+    """Return the same schedule whose hand moves as a whole alone."""
+    return replace(config, grip=False)
+
+
 def dense_mesh(config: GuidanceConfig) -> GuidanceConfig:
     """Return the same schedule over the object's mesh instead of its traced field."""
     return replace(config, object_surface="dense_mesh")
@@ -143,6 +151,7 @@ def dense_mesh_pytorch3d(config: GuidanceConfig) -> GuidanceConfig:
 
 _CHANGES: dict[str, Callable[[GuidanceConfig], GuidanceConfig]] = {
     "two-stage": two_stage,
+    NO_GRIP: no_grip,
     "dense-mesh": dense_mesh,
     PUBLISHED: dense_mesh_pytorch3d,
 }

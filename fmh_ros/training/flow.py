@@ -301,11 +301,16 @@ def train(arguments: argparse.Namespace) -> None:
     data, held_out = FlowData(arguments.data, autoencoder), FlowData(arguments.held_out, autoencoder)
     trainer = Trainer(arguments.peak, arguments.start)
     checkpoint = arguments.out / "flow.pt"
+    scale = None
     if arguments.resume and checkpoint.exists():
         saved = torch.load(checkpoint, weights_only=True)
         trainer.load(saved)
         scale = LatentScale(saved["mean"], saved["deviation"])
-    if not (arguments.resume and checkpoint.exists()) or arguments.new_autoencoder:
+    elif arguments.start is not None:
+        # Its network knows latents in this scale, whatever another encoder's are.
+        latent = read_weights(arguments.start, "latent.")
+        scale = LatentScale(latent["mean"], latent["deviation"])
+    if scale is None or arguments.new_autoencoder:
         scale = measure_scale(data)
     started, next_report, running = time.monotonic(), 4.0, 0.0
     while True:

@@ -150,6 +150,8 @@ class GuidanceConfig:
     object_surface : what of the object is rendered: "implicit" traces its field, with gradients only at the points that
     a loss sees; "dense_mesh" decodes the whole grid with gradients and renders a mesh of it, as published;
     "dense_mesh_pytorch3d" does so with the published rasteriser, which the user has to install.
+    grip : at the end, lay each finger on the object and on its measured skin (``core.hand.settle.grip_hand``), where
+    the hand was fitted to a depth sensor.
     """
 
     preset: str
@@ -172,6 +174,7 @@ class GuidanceConfig:
     search_every: int = 5
     object_surface: Literal["implicit", "dense_mesh", "dense_mesh_pytorch3d"] = "implicit"
     pose_prior_with_depth: float = 1.0
+    grip: bool = False
     ablation: Ablation = field(default_factory=Ablation)
 
     def without(self, term: str) -> GuidanceConfig:
@@ -227,6 +230,7 @@ def _default() -> GuidanceConfig:
         intersection_on_shape=0.25,
         proximity_with_depth=0.1,
         pose_prior_with_depth=500.0,
+        grip=True,
     )
 
 

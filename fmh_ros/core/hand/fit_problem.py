@@ -20,6 +20,7 @@ from fmh_ros.core.frame.camera import CameraModel
 from fmh_ros.core.hand.landmarks import marked_points, marked_tensor
 from fmh_ros.core.hand.rig import JOINT_NAMES, HandRig, joint_limits, rotation_matrices
 from fmh_ros.core.hand.skin_depth import SkinDepth, SkinPoints, SurfacePlaces
+from fmh_ros.core.hand.touches import NEAREST, Touches
 from fmh_ros.core.hand.types import HandMesh
 from fmh_ros.core.transforms import Similarity, nearest_rotation
 
@@ -41,8 +42,9 @@ class FitSettings:
     length and of the palm's length and width. size : log of the overall size, over adults; any_size : over everybody,
     children too, for when depth tells. skin : measured depth of the skin, metres; skin_samples : how many independent
     samples of it there are, since neighbours err together; nearest, nearest_samples : the same for the distance of
-    measured skin from the nearest surface. landmark_size : relative error of the size that landmarks alone leave when
-    the distance is known.
+    measured skin from the nearest surface, and along : the same along the surface, over nearest; overlap, overlap_samples : the same for the depth of vertices in the held
+    object; touch, touch_samples : for the gap of each finger that ends just before it. landmark_size : relative error
+    of the size that landmarks alone leave when the distance is known.
 
     starts : bends of the fingers to start from; doubt : reprojection error over the hand box above which the palm's
     other reading in depth is tried too.
@@ -60,6 +62,11 @@ class FitSettings:
     skin_samples: float = 100.0
     nearest: float = 0.004
     nearest_samples: float = 600.0
+    along: float = 5.0
+    overlap: float = 0.004
+    overlap_samples: float = 60.0
+    touch: float = 0.008
+    touch_samples: float = 6.0
     landmark_size: float = 0.03
     starts: tuple[float, ...] = (0.2, 0.65)
     doubt: float = 0.025
@@ -104,6 +111,7 @@ class HandProblem:
         self.directions = torch.as_tensor(directions)
         self.skin: SkinDepth | None = None
         self.nearest: SkinPoints | None = None
+        self.touches: Touches | None = None
 
     def _first_guess(self) -> tuple[Tensor, Tensor, FloatArray, FloatArray]:
         """Return orientation, translation and the observed bone directions (20, 3) in the camera frame.
@@ -142,6 +150,14 @@ class HandProblem:
         """Return a first theta whose fingers are bent by ``curl``, in the first or the other reading of the palm."""
         angles = self.rig.curl(np.full(5, curl), 0.0, 0.4).ravel()[self.index]
         return np.concatenate([self.flip if flipped else np.zeros(3), np.zeros(11), angles])
+
+    def moved(self, theta: FloatArray, T_camera_hand: Similarity) -> FloatArray:
+        """Return ``theta`` with the hand as a whole at another pose; its scale multiplies the hand's size."""
+        result = theta.copy()
+        result[:3] = Rotation.from_matrix(T_camera_hand.rotation @ self.R0.numpy().T).as_rotvec()
+        result[3:6] = (T_camera_hand.translation - self.t0.numpy()) / self.t0[2].item()
+        result[6] += np.log(T_camera_hand.scale)
+        return result
 
     def _pose(self, theta: Tensor, vertex_ids: NDArray[np.int64] | None) -> tuple[Tensor, Tensor]:
         """Return vertices and keypoints in the hand frame, metres."""
@@ -183,8 +199,26 @@ class HandProblem:
             parts.append(_robust(error / s.skin, 1.5)[:, 0] * np.sqrt(s.skin_samples / len(error)))
         if self.nearest is not None:
             error = self._on_surface(theta, self.nearest.places) - torch.as_tensor(self.nearest.points)
+            # Which place of a smooth surface a point belongs to is hardly known: held to the nearest one along the
+            # surface too, the hand would grow to meet its points rather than move.
+            normals = torch.as_tensor(self.nearest.normals)
+            across = (error * normals).sum(1, keepdim=True) * normals
+            error = across + (error - across) / s.along
             parts.append(_robust(error / s.nearest, 1.5).ravel() * np.sqrt(s.nearest_samples / len(error)))
+        if self.touches is not None:
+            parts.append(self._gaps(theta, self.touches))
         return torch.cat(parts)
+
+    def _gaps(self, theta: Tensor, touches: Touches) -> Tensor:
+        """Return the weighted distances (N,) of the hand's places from where the object's surface is."""
+        s, inside = self.settings, touches.inside
+        apart = self._on_surface(theta, touches.places) - torch.as_tensor(touches.points)
+        gaps = (apart * torch.as_tensor(touches.normals)).sum(1, keepdim=True)
+        most = min(s.overlap_samples, float(inside.sum()))
+        overlap = np.sqrt(most / max(inside.sum(), 1)) / s.overlap
+        # NEAREST of each finger: together they count as touch_samples.
+        weights = np.where(inside, overlap, np.sqrt(s.touch_samples / NEAREST) / s.touch)
+        return _robust(gaps * torch.as_tensor(weights)[:, None], 2.0)[:, 0]
 
     def _on_surface(self, theta: Tensor, places: SurfacePlaces) -> Tensor:
         """Return places of the surface (N, 3) in the camera frame."""

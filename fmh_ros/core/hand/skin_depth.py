@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fmh_ros.core.cues.hand_pixels import along_forearm
-from fmh_ros.core.fields.mesh_queries import MeshQueries, RayHits
+from fmh_ros.core.fields.mesh_queries import MeshQueries, RayHits, vertex_normals
 from fmh_ros.core.frame.camera import CameraModel
 from fmh_ros.core.hand.types import HandMesh
 
@@ -40,10 +40,14 @@ class SurfacePlaces:
 
 @dataclass(frozen=True)
 class SkinPoints:
-    """Measured points (N, 3) of skin, metres, camera frame, and the places of the surface that belong there."""
+    """Measured points (N, 3) of skin, metres, camera frame, and the places of the surface that belong there.
+
+    normals : (N, 3) unit, of the surface at the places.
+    """
 
     places: SurfacePlaces
     points: FloatArray
+    normals: FloatArray
 
 
 @dataclass(frozen=True)
@@ -133,7 +137,10 @@ def match_points(mesh: HandMesh, points: FloatArray, reach: float) -> SkinPoints
     keep = facing & (np.abs(nearest.signed_distance) < reach)
     if keep.sum() < FEWEST_PIXELS:
         return None
-    return SkinPoints(_places(vertices, corners[keep], nearest.point[keep]), points[keep])
+    places = _places(vertices, corners[keep], nearest.point[keep])
+    at_corners = vertex_normals(vertices, mesh.faces)[corners[keep]]
+    normals = (at_corners * places.weights[..., None]).sum(1)
+    return SkinPoints(places, points[keep], normals / np.linalg.norm(normals, axis=1, keepdims=True))
 
 
 def _places(vertices: FloatArray, corners: NDArray[np.int64], points: FloatArray) -> SurfacePlaces:

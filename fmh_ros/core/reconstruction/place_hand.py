@@ -15,7 +15,7 @@ from fmh_ros.core.cues.anchoring import anchor_on_depth
 from fmh_ros.core.cues.types import HandObservation, PointMap, RereadingDetector
 from fmh_ros.core.errors import EmptyObjectMaskError, HandFitError, NoObjectError
 from fmh_ros.core.hand.fit import FittedHand, fit_hand, mirror_observation
-from fmh_ros.core.hand.settle import settle_hand
+from fmh_ros.core.hand.settle import Measured, settle_hand
 from fmh_ros.core.hand.skin_depth import skin_agreement
 from fmh_ros.core.hand.types import HandMesh
 from fmh_ros.core.reconstruction.choose import ChosenHand
@@ -40,11 +40,15 @@ LEAST_SCALE, HAND_M = 0.5, 0.13
 
 @dataclass(frozen=True)
 class PlacedHand:
-    """The mesh, with the hand's choice and the point map in the frame in which it is a right hand."""
+    """The mesh, with the hand's choice and the point map in the frame in which it is a right hand.
+
+    fitted : the fit that the mesh is of, where it was settled on measured skin.
+    """
 
     chosen: ChosenHand
     points: PointMap | None
     hand: HandMesh
+    fitted: FittedHand | None = None
 
 
 @dataclass(frozen=True)
@@ -68,17 +72,13 @@ class _Reading:
 
     def placed(self, stages: Stages, check: Callable[[], None]) -> PlacedHand:
         """The hand where its measured skin is."""
-        chosen = self.chosen
-        hand = settle_hand(
-            self.fitted,
-            chosen.observation,
-            chosen.frame.camera,
-            stages.rig,
-            depth=self.points.depth,
-            hand_mask=chosen.masks.hand,
-            check=check,
-        )
-        return PlacedHand(chosen, self.points, hand)
+        fitted = settle_hand(self.fitted, measured(self.chosen, self.points), stages.rig, check=check)
+        return PlacedHand(self.chosen, self.points, fitted.mesh, fitted)
+
+
+def measured(chosen: ChosenHand, points: PointMap) -> Measured:
+    """What a sensor and the detector say of the chosen hand."""
+    return Measured(chosen.observation, chosen.frame.camera, points.depth, chosen.masks.hand)
 
 
 def place_hand(
@@ -89,14 +89,14 @@ def place_hand(
     side_known : the user said which hand; otherwise an unsure side is decided by depth. check : called between
     iterations; what it raises ends the fit. Raises HandFitError.
     """
-    measured = points is not None and points.source == "sensor"
+    by_sensor = points is not None and points.source == "sensor"
     if stages.regressor is not None:
         hand = stages.regressor.regress(chosen.frame, chosen.observation)
-        if points is not None and measured:
+        if points is not None and by_sensor:
             hand = anchor_on_depth(hand, chosen.frame.camera, points.depth, chosen.masks.hand)
         return PlacedHand(chosen, points, hand)
-    fitted = _fit(stages, chosen, points if measured else None, check)
-    if points is None or not measured:
+    fitted = _fit(stages, chosen, points if by_sensor else None, check)
+    if points is None or not by_sensor:
         return PlacedHand(chosen, points, fitted.mesh)
     best = _Reading(chosen, points, fitted)
     rereader = stages.detector if isinstance(stages.detector, RereadingDetector) else None

@@ -17,12 +17,15 @@ from fmh_ros.core.cues.completion import complete_view
 from fmh_ros.core.cues.types import HandObservation, ObjectView, PointMap, SceneMasks, SeenHand
 from fmh_ros.core.errors import CancelledError, EmptyShapeError, FmhError, TimeBudgetError
 from fmh_ros.core.fields.mesh import MeshField, mesh_field
+from fmh_ros.core.fields.mesh_queries import MeshQueries
 from fmh_ros.core.fields.protocol import ImplicitField
 from fmh_ros.core.frame.frame import Frame, ObjectPrompt, Side
 from fmh_ros.core.guidance.config import Ablation, GuidanceConfig
 from fmh_ros.core.guidance.config import preset as guidance_preset
 from fmh_ros.core.guidance.guide import GuidedSample, guide
 from fmh_ros.core.guidance.supervision import build_supervision
+from fmh_ros.core.hand.fit import FittedHand
+from fmh_ros.core.hand.settle import grip_hand
 from fmh_ros.core.hand.types import HandMesh
 from fmh_ros.core.progress import CancelCheck, Progress, ProgressCallback
 from fmh_ros.core.reconstruction.bodies import Sight
@@ -32,10 +35,10 @@ from fmh_ros.core.reconstruction.job import Job
 from fmh_ros.core.reconstruction.loading import ModelCache
 from fmh_ros.core.reconstruction.mesh import field_to_mesh, preview_mesh
 from fmh_ros.core.reconstruction.mirror import mirror_preview, mirror_reconstruction
-from fmh_ros.core.reconstruction.place_hand import place_hand
+from fmh_ros.core.reconstruction.place_hand import measured, place_hand
 from fmh_ros.core.reconstruction.profile import Profile, Stages, check_readable, load_profile, load_stages
 from fmh_ros.core.reconstruction.quality import measure_quality
-from fmh_ros.core.reconstruction.types import WEAK_SCORE, Reconstruction
+from fmh_ros.core.reconstruction.types import WEAK_SCORE, ObjectMesh, Reconstruction
 from fmh_ros.core.registration.place import canonical_pose
 from fmh_ros.core.transforms import Similarity
 
@@ -46,11 +49,12 @@ LOST_IOU, LOST_IOU_MARGIN = 0.6, 0.1
 
 @dataclass(frozen=True)
 class _Cues:
-    """What is known before the flow, all for a right hand."""
+    """What is known before the flow, all for a right hand. fitted : the hand's fit, where it is settled on its skin."""
 
     chosen: ChosenHand
     points: PointMap | None
     hand: HandMesh
+    fitted: FittedHand | None
     hand_field: MeshField
     view: ObjectView
     condition: Any
@@ -169,7 +173,7 @@ class Reconstructor:
         condition = stages.generator.encode_condition(view)
         T_camera_canonical = canonical_pose(stages.generator, condition, view, seed)
         field = mesh_field(hand.vertices, hand.faces)
-        return _Cues(chosen, points, hand, field, view, condition, T_camera_canonical)
+        return _Cues(chosen, points, hand, placed.fitted, field, view, condition, T_camera_canonical)
 
     def _samples(
         self, job: Job, cues: _Cues, config: GuidanceConfig, seed: int, count: int, previews: bool
@@ -231,7 +235,7 @@ class Reconstructor:
         job.enter("flow", announce=which is not None and index == 0)
         sample = self._sample(job, cues, config, seed, None if which is None else job.flow_reporter(*which), previews)
         job.enter("finish", announce=which is not None and index == count - 1)
-        return self._finish(job, cues, sample, seed)
+        return self._finish(job, cues, sample, config, seed)
 
     def _sample(
         self,
@@ -273,12 +277,25 @@ class Reconstructor:
                 raise
             raise job.out_of_time() from None
 
-    def _finish(self, job: Job, cues: _Cues, sample: GuidedSample, seed: int) -> Reconstruction:
+    def _gripping(
+        self, job: Job, cues: _Cues, sample: GuidedSample, mesh: ObjectMesh, config: GuidanceConfig
+    ) -> HandMesh:
+        """The hand of a sample, its fingers laid on the object where guidance is to do so and has the time."""
+        chosen, points = cues.chosen, cues.points
+        wanted = config.grip and config.ablation.guided and not job.hurried
+        if not wanted or cues.fitted is None or points is None:
+            return posed_hand(cues.hand, sample.T_camera_hand)
+        assert self._stages is not None
+        held = MeshQueries(mesh.T_camera_object.apply(mesh.vertices), mesh.faces)
+        seen, rig = measured(chosen, points), self._stages.rig
+        return grip_hand(cues.fitted, sample.T_camera_hand, held, seen, rig, check=job.check)
+
+    def _finish(self, job: Job, cues: _Cues, sample: GuidedSample, config: GuidanceConfig, seed: int) -> Reconstruction:
         """Meshes, contacts and quality of a sample, still as a right hand."""
         chosen = cues.chosen
-        hand = posed_hand(cues.hand, sample.T_camera_hand)
         sight = Sight(chosen.frame.camera, chosen.masks)
         mesh = field_to_mesh(sample.field, sample.T_camera_canonical, sight=sight)
+        hand = self._gripping(job, cues, sample, mesh, config)
         contacts = find_contacts(mesh, hand)
         quality = measure_quality(chosen.frame, chosen.observation, chosen.masks, hand, mesh, contacts)
         warnings = [*chosen.frame.warnings, *chosen.warnings]

@@ -99,9 +99,7 @@ def main() -> None:
     parser.add_argument("--processes", type=int, default=1)
     parser.add_argument("--wide", type=float, default=0.0, help="share of wide views (default 0)")
     arguments = parser.parse_args()
-    generate(
-        arguments.out, arguments.count, arguments.seed, processes=arguments.processes, wide=arguments.wide
-    )
+    generate(arguments.out, arguments.count, arguments.seed, processes=arguments.processes, wide=arguments.wide)
 
 
 if __name__ == "__main__":
