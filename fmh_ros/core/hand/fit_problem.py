@@ -42,9 +42,10 @@ class FitSettings:
     length and of the palm's length and width. size : log of the overall size, over adults; any_size : over everybody,
     children too, for when depth tells. skin : measured depth of the skin, metres; skin_samples : how many independent
     samples of it there are, since neighbours err together; nearest, nearest_samples : the same for the distance of
-    measured skin from the nearest surface, and along : the same along the surface, over nearest; overlap, overlap_samples : the same for the depth of vertices in the held
-    object; touch, touch_samples : for the gap of each finger that ends just before it. landmark_size : relative error
-    of the size that landmarks alone leave when the distance is known.
+    measured skin from the nearest surface, and along : the same along the surface, over nearest; overlap,
+    overlap_samples : the same for the depth of vertices in the held object; touch, touch_samples : for the gap of each
+    finger that ends just before it. landmark_size : relative error of the size that landmarks alone leave when the
+    distance is known.
 
     starts : bends of the fingers to start from; doubt : reprojection error over the hand box above which the palm's
     other reading in depth is tried too.

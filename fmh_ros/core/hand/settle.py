@@ -79,7 +79,8 @@ def grip_hand(
     Guidance moves the hand as a whole; its fingers keep the landmarks' errors, and what they sink into the object or
     miss it by. Here each joint yields: out of the object where the hand reaches into it, and up to it where a finger
     ends just before it. fitted : as settled. T_camera_hand : where guidance moved it. held : the object, closed, camera
-    frame. The rest is as in ``settle_hand``; returns the hand as guidance left it where that explains clearly more skin.
+    frame. The rest is as in ``settle_hand``. Returns the hand as guidance left it where that explains clearly more
+    skin.
     """
     problem = HandProblem(seen.observation, seen.camera, rig, SETTLED)
     problem.check = check
