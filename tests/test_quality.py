@@ -20,6 +20,7 @@ from fmh_ros.core.reconstruction.quality import (
     measure_quality,
     penetration_volume,
     render_parts,
+    seen_size,
     unseen_distance,
 )
 from fmh_ros.core.reconstruction.types import ObjectMesh, Quality, Reconstruction
@@ -176,3 +177,26 @@ def test_the_unseen_distance_of_a_bar_seen_from_its_end_follows_from_its_length(
     assert unseen_distance(frame, parts, obj) == pytest.approx(np.sqrt(squares), rel=0.05, abs=0.001)
     contradicted = replace(frame, depth=np.full((CAMERA.height, CAMERA.width), 0.45))
     assert unseen_distance(contradicted, parts, obj) == float("inf")
+
+
+def test_the_seen_size_is_the_masks_longer_side_at_the_hands_distance(result: Reconstruction) -> None:
+    mask = np.zeros_like(result.masks.object)
+    mask[40:60, 30:130] = True
+    distance = float(result.hand.T_camera_hand.translation[2])
+    masks = replace(result.masks, object=mask)
+    size = seen_size(result.frame, masks, result.hand)
+    assert size == pytest.approx(100 * distance / result.frame.camera.focal)
+    assert seen_size(result.frame, replace(masks, object=np.zeros_like(mask)), result.hand) == 0.0
+    # What is seen four times as large scores half, until it is small.
+    scores = []
+    for pixels in (1, 40, 160):
+        mask = np.zeros_like(mask)
+        mask[40, 30 : 30 + pixels] = True
+        given = result.frame, result.observation, replace(masks, object=mask), result.hand, 0.0
+        sizes = seen_size(result.frame, given[2], result.hand)
+        scores.append((sizes, combined_score(result.quality, *given)))
+    (tiny, most), (small, more), (large, less) = scores
+    assert tiny < 0.05 < small
+    assert large == pytest.approx(4 * small)
+    assert less == pytest.approx(more / 2)
+    assert more == pytest.approx(most * np.sqrt(0.05 / small))

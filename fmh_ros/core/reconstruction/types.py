@@ -15,7 +15,7 @@ from fmh_ros.core.hand.types import Finger, HandMesh
 from fmh_ros.core.transforms import Similarity
 
 #: Below this score the result says that it is weak.
-WEAK_SCORE = 0.25
+WEAK_SCORE = 0.2
 
 
 @dataclass(frozen=True)
