@@ -105,7 +105,7 @@ def test_what_does_not_hold_is_not_ticked(checklist: ModuleType, double: type[Do
     double.SHIFT_M = 0.003
     one, two = (double("embedded").reconstruct(load_frame(EXAMPLE / "rgb.png")) for _ in range(2))
     double.SHIFT_M = 0.0
-    weak = replace(one, quality=replace(one.quality, score=0.1), contacts=())
+    weak = replace(one, quality=replace(one.quality, score=0.05), contacts=())
     checks = checklist.judge(load_profile("h100_fast"), weak, two)
     failed = {check.what.split(":")[0] for check in checks if not check.ok}
     assert {"the result is not weak", "hand and object touch", "one seed, one result"} <= failed
