@@ -14,7 +14,7 @@ from fmh_ros.benchmark.results import SYNTHETIC, SampleRecord
 from fmh_ros.benchmark.sheets import Column, Table, Value
 from fmh_ros.benchmark.statistics import Estimate, Results, mean
 from fmh_ros.benchmark.types import CUE_PRESETS
-from fmh_ros.benchmark.variants import BASELINES, BUDGETS, LOSSES, NO_GRIP, PHASES, variant
+from fmh_ros.benchmark.variants import BASELINES, BUDGETS, LOSSES, PHASES, variant
 from fmh_ros.evaluation.calibration import BINS, GOOD_F10
 
 CHAMFER, OVERLAP, F5, F10 = "chamfer_cm2", "intersection_voxel_cm3", "f5", "f10"
@@ -136,7 +136,7 @@ def phases_table(results: Results, cues: str) -> Table | None:
 
 def losses_table(results: Results, cues: str) -> Table | None:
     """The paper's Table 3: the method without each loss term."""
-    found = _compared(results, cues, (*LOSSES, NO_GRIP), literature.LOSSES)
+    found = _compared(results, cues, LOSSES, literature.LOSSES)
     note = f"Cues: {cue_label(cues)}. {PAIRED}{INTERVALS} {_protocol(results)}"
     return Table("losses", "What each loss term is worth", *found, note) if found else None
 

@@ -17,9 +17,9 @@ from fmh_ros.core.guidance.config import PRESETS, Ablation, GuidanceConfig, pres
 PHASES = ("unguided", "no-hand-phase", "no-object-phase", "swapped", "joint-from-start")
 #: Loss terms that are left out, one at a time (its Table 3, and what the table leaves out); "depth" is its disparity.
 TERMS = ("normal", "depth", "silhouette", "surface", "intersection", "proximity", "keypoints", "ordering")
-LOSSES = tuple(f"no-{term}" for term in TERMS)
-#: The hand left as the three phases leave it.
+#: "no-grip" leaves the hand as the three phases leave it.
 NO_GRIP = "no-grip"
+LOSSES = (*(f"no-{term}" for term in TERMS), NO_GRIP)
 #: Factors on the inner iterations of every phase beside 1, and numbers of samples beside 1.
 EFFORTS = (0.25, 0.5, 2.0)
 SAMPLES = (2, 4)
@@ -32,11 +32,11 @@ PUBLISHED = "dense-mesh-pytorch3d"
 #: Short names for several variants.
 GROUPS: dict[str, tuple[str, ...]] = {
     "phases": PHASES,
-    "losses": (*LOSSES, NO_GRIP),
+    "losses": LOSSES,
     "budgets": BUDGETS,
     "baselines": BASELINES,
     "surfaces": SURFACES,
-    "all": tuple(dict.fromkeys(("default", "unguided", "paper", *PHASES, *LOSSES, NO_GRIP, *BASELINES, *BUDGETS))),
+    "all": tuple(dict.fromkeys(("default", "unguided", "paper", *PHASES, *LOSSES, *BASELINES, *BUDGETS))),
 }
 
 _LABELS = {
@@ -119,7 +119,8 @@ def two_stage(config: GuidanceConfig) -> GuidanceConfig:
     """Return a two-stage fit in the manner of EasyHOI: the shape is generated first, and stays as it is.
 
     The same losses then move the poses only, for as many iterations: hand, object and joint phase have the last three
-    flow steps, whose clean estimates are within rounding the finished shape (the very last one is that shape).
+    flow steps, whose clean estimates are within rounding the finished shape (the very last one is that shape). The grip follows,
+    as in the full method.
     """
     joint_steps = config.flow_steps - config.first_guided_step - 2
     return replace(
