@@ -119,8 +119,8 @@ def two_stage(config: GuidanceConfig) -> GuidanceConfig:
     """Return a two-stage fit in the manner of EasyHOI: the shape is generated first, and stays as it is.
 
     The same losses then move the poses only, for as many iterations: hand, object and joint phase have the last three
-    flow steps, whose clean estimates are within rounding the finished shape (the very last one is that shape). The grip follows,
-    as in the full method.
+    flow steps, whose clean estimates are within rounding the finished shape (the very last one is that shape). The
+    grip follows, as in the full method.
     """
     joint_steps = config.flow_steps - config.first_guided_step - 2
     return replace(
