@@ -15,7 +15,7 @@ export LD_LIBRARY_PATH := $(CURDIR)/.venv/lib:$(LD_LIBRARY_PATH)
 export AMENT_PREFIX_PATH := $(CURDIR)/.venv:$(AMENT_PREFIX_PATH)
 endif
 
-.PHONY: help demo test lint types unit setup setup-dev setup-ros train-embedded train-generator train-masks checksums clean
+.PHONY: help demo test lint types unit setup setup-dev setup-ros train-embedded train-generator train-masks train-amodal checksums clean
 
 help:
 	@echo "make demo            set up .venv, reconstruct the bundled example, say where to look"
@@ -53,7 +53,7 @@ setup-dev:
 setup-ros: setup
 	@tools/setup_ros.sh
 
-train-embedded: train-generator train-masks
+train-embedded: train-generator train-masks train-amodal
 
 train-generator: setup-dev
 	$(BIN)/python -m fmh_ros.training.embedded --runs $(RUNS)
@@ -61,6 +61,11 @@ train-generator: setup-dev
 train-masks: setup-dev $(ENCODER)
 	$(BIN)/python -m fmh_ros.training.masks views $(RUNS)/masks/bank
 	$(BIN)/python -m fmh_ros.training.masks train $(RUNS)/masks/bank --encoder $(ENCODER)
+
+train-amodal: setup-dev
+	$(BIN)/python -m fmh_ros.training.amodal views $(RUNS)/amodal/views
+	$(BIN)/python -m fmh_ros.training.amodal train $(RUNS)/amodal/views $(RUNS)/masks/bank \
+		--output fmh_ros/assets/amodal/amodal_network.safetensors
 
 # Published ImageNet weights that the mask network's image encoder starts from.
 $(ENCODER): | setup-dev

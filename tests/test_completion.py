@@ -116,6 +116,7 @@ def test_a_cube_reaches_from_a_grasp_before_what_is_seen_to_its_far_side(grasp: 
 
 def test_condition_maps_hold_the_surface_in_cube_coordinates() -> None:
     frame, masks, points, hand = _scene(True)
+    masks = replace(masks, amodal_probability=None)  # nobody says what is hidden
     view = complete_view(frame, masks, points, hand)
     maps, distance = condition_maps(view)
     known = maps[3] > 0
@@ -137,6 +138,7 @@ def test_condition_maps_hold_the_surface_in_cube_coordinates() -> None:
 
 def test_hidden_side_is_unknown_and_not_background() -> None:
     frame, masks, points, hand = _scene(True)
+    masks = replace(masks, amodal_probability=None)  # nobody says what is hidden
     view = complete_view(frame, masks, points, hand)
     cube_x = np.linspace(-1, 1, view.mask.shape[1])
     assert view.unknown[:, cube_x > 0.6].mean() > 0.9

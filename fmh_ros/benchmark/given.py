@@ -56,9 +56,9 @@ class GivenMasks:
 
 
 def with_cues(stages: Stages, cues: Cues) -> Stages:
-    """Return the stages with the given cues in the place of what would find them."""
+    """Return the stages with the given cues in the place of what would find them; masks with the hidden part's."""
     if cues.hand is not None:
         stages = replace(stages, detector=GivenHand(cues.frame, cues.hand))
     if cues.masks is not None:
-        stages = replace(stages, segmenter=GivenMasks(cues.frame, cues.masks))
+        stages = replace(stages, segmenter=GivenMasks(cues.frame, cues.masks), amodal=None)
     return stages

@@ -24,7 +24,8 @@ STAGES: Mapping[str, str] = {
     "monocular_points": "the visible surface, without depth",
     "hand_model": "the hand that is fitted to landmarks",
     "hand_pose": "how the hand gets its pose",
-    "completer": "what the hand hides of the object",
+    "amodal": "how far the object reaches behind the hand",
+    "completer": "paints what the hand hides of the object",
     "generator": "the shape generator that guidance steers",
     "watcher": "looks for hands between jobs, in mode continuous",
 }
@@ -254,7 +255,9 @@ _TABLE = (
     BackEnd("hand_pose", "fit", "the hand model is fitted to landmarks and depth"),
     _regressor("hand_pose", "hamer", "HaMeR gives the mesh"),
     _regressor("hand_pose", "wilor", "WiLoR gives the mesh"),
-    BackEnd("completer", "amodal", "hidden parts stay unknown, and the generator fills them"),
+    BackEnd("amodal", "network", "a small network, shipped with the package", f"{EMBEDDED}:make_amodal"),
+    BackEnd("amodal", "segmenter", "what the segmenter says, if it says anything"),
+    BackEnd("completer", "none", "nothing is painted, and the generator fills hidden parts"),
     _editor("kontext", "FLUX.1 Kontext: the paper's", "make_kontext", "flux-kontext"),
     _editor("klein", "FLUX.2 klein: few steps", "make_klein", "flux2-klein"),
     _editor(

@@ -76,14 +76,14 @@ def draw_prompt(rng: Rng, label: NDArray[np.uint8], inside: NDArray[np.bool_]) -
     return CropPrompt(box, points)  # type: ignore[arg-type]
 
 
-def sensor_depth(rng: Rng, picture: Picture) -> NDArray[np.float32]:
-    """Depth (S, S) as an RGB-D camera gives it, NaN where missing; background is a tilted plane behind."""
-    size = picture.label.shape[0]
+def sensor_depth(rng: Rng, exact: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Depth (S, S) as an RGB-D camera gives it, NaN where missing; background, 0 in ``exact``, is a tilted plane."""
+    size = exact.shape[0]
     ramp = np.linspace(-1, 1, size, dtype=np.float32)
-    z = float(np.median(picture.depth[picture.depth > 0])) if (picture.depth > 0).any() else 0.5
+    near = exact > 0
+    z = float(np.median(exact[near])) if near.any() else 0.5
     behind = z + 0.06 + rng.exponential(0.35) + rng.normal(0, 0.1) * ramp[:, None] + rng.normal(0, 0.05) * ramp[None]
-    near = picture.depth > 0
-    depth = np.where(near, picture.depth, np.maximum(behind, z + 0.01)).astype(np.float32)
+    depth = np.where(near, exact, np.maximum(behind, z + 0.01)).astype(np.float32)
     depth += (rng.normal(0, 1, depth.shape) * 0.002 * depth**2).astype(np.float32)
     edge = cv2.morphologyEx(near.astype(np.uint8), cv2.MORPH_GRADIENT, np.ones((3, 3))) > 0
     holes = edge & (rng.random(depth.shape) < rng.uniform(0.1, 0.9))
@@ -110,7 +110,7 @@ def make_example(rng: Rng, picture: Picture, *, prompts: bool = True, with_depth
     wrist_z = float(picture.keypoints[0, 2])
     relative = None
     if rng.random() < DEPTH_SHARE if with_depth is None else with_depth:
-        seen = sensor_depth(rng, picture)
+        seen = sensor_depth(rng, picture.depth)
         seen[~picture.inside] = np.nan
         relative = relative_depth(seen, wrist_z + rng.normal(0, 0.01), hand_length * np.exp(rng.normal(0, 0.08)))
     maps = guidance_maps(keypoints, prompt, picture.inside, relative)

@@ -34,9 +34,12 @@ VIEW_SIZE = 128
 #: Pixels along each side of its image.
 IMAGE_SIZE = 512
 #: Joints around the space that a grasp encloses: thumb and finger middles and tips.
-_GRASP_JOINTS = (3, 4, 6, 8, 10, 12, 14, 16)
+GRASP_JOINTS = (3, 4, 6, 8, 10, 12, 14, 16)
 #: Fewest object pixels a view is made from.
 MIN_PIXELS = 20
+#: Behind the hand, what is likelier than the one is taken for the object, and what is less likely than the other for
+#: none of it; the rest stays unknown.
+SURELY, HARDLY = 0.8, 0.01
 
 
 def rotation_to_ray(ray: NDArray[np.floating]) -> NDArray[np.float64]:
@@ -53,7 +56,7 @@ def rotation_to_ray(ray: NDArray[np.floating]) -> NDArray[np.float64]:
 def grasp_centre(hand: HandMesh) -> NDArray[np.float64]:
     """Middle of the space that the grasp encloses (3,), metres in the camera frame."""
     joints = hand.T_camera_hand.apply(hand.keypoints)
-    return np.asarray(joints[list(_GRASP_JOINTS)].mean(0), np.float64)
+    return np.asarray(joints[list(GRASP_JOINTS)].mean(0), np.float64)
 
 
 def _silhouette(masks: SceneMasks) -> NDArray[np.bool_]:
@@ -61,6 +64,15 @@ def _silhouette(masks: SceneMasks) -> NDArray[np.bool_]:
     if masks.amodal_probability is None:
         return masks.object
     return masks.object | ((masks.amodal_probability > 0.5) & masks.hand)
+
+
+def hidden_parts(masks: SceneMasks) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Where behind the hand the object surely is and where it hardly can be, (H, W) each; nowhere without estimate."""
+    nowhere = np.zeros(masks.hand.shape, np.bool_)
+    if masks.amodal_probability is None:
+        return nowhere, nowhere
+    hidden = masks.hand & ~masks.object
+    return hidden & (masks.amodal_probability > SURELY), hidden & (masks.amodal_probability < HARDLY)
 
 
 def place_cube(camera: CameraModel, masks: SceneMasks, points: PointMap | None, hand: HandMesh) -> Similarity:
@@ -171,9 +183,10 @@ def complete_view(frame: Frame, masks: SceneMasks, points: PointMap | None, hand
         )
         return warped.astype(np.float32)
 
-    mask = np.clip(warp(masks.object.astype(np.float32), cv2.INTER_LINEAR, 0), 0, 1)
+    behind, empty = hidden_parts(masks)
+    mask = np.clip(warp((masks.object | behind).astype(np.float32), cv2.INTER_LINEAR, 0), 0, 1)
     outside = warp(np.zeros(masks.hand.shape, np.float32), cv2.INTER_NEAREST, 1)
-    unknown = (warp(masks.hand.astype(np.float32), cv2.INTER_LINEAR, 0) > 0.5) | (outside > 0.5)
+    unknown = (warp((masks.hand & ~empty).astype(np.float32), cv2.INTER_LINEAR, 0) > 0.5) | (outside > 0.5)
     image = _object_image(frame, masks, homography)
     depth, normals = None, None
     if points is None:

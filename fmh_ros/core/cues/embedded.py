@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from fmh_ros.core.cues.amodal import AmodalNetworkEstimator
 from fmh_ros.core.cues.hand_detector import MediaPipeHandDetector
 from fmh_ros.core.cues.hand_models import HandNetworks
 from fmh_ros.core.cues.hand_watcher import HandWatcher
@@ -35,6 +36,13 @@ def make_detector(models: Mapping[str, Path], options: Mapping[str, Any], device
 def make_segmenter(models: Mapping[str, Path], options: Mapping[str, Any], device: str) -> EmbeddedSegmenter:
     """Options: predictor, the loaded `MaskPredictor`."""
     return EmbeddedSegmenter(options["predictor"])
+
+
+def make_amodal(models: Mapping[str, Path], options: Mapping[str, Any], device: str) -> AmodalNetworkEstimator:
+    """Load the network of hidden silhouettes. Raises ModelMissingError."""
+    estimator = AmodalNetworkEstimator()
+    estimator.load()
+    return estimator
 
 
 def make_sensor_points(models: Mapping[str, Path], options: Mapping[str, Any], device: str) -> SensorPointMapper:

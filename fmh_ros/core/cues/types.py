@@ -169,6 +169,16 @@ class HandRegressor(Protocol):
         ...
 
 
+class AmodalEstimator(Protocol):
+    """Tells how far the object reaches behind the hand."""
+
+    name: str
+
+    def estimate(self, frame: Frame, masks: SceneMasks, points: PointMap | None, hand: HandMesh) -> SceneMasks:
+        """Return the masks with the whole object's ``amodal_probability``; the hand is a right one."""
+        ...
+
+
 class Completer(Protocol):
     """Paints what the hand hides of the object."""
 

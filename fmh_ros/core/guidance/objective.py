@@ -166,10 +166,10 @@ class Objective:
 
     def _silhouette(self, silhouette: Tensor, target: Target, softness_px: float) -> Tensor:
         if not self.config.soft_target:
-            return losses.hard_silhouette_loss(silhouette, target.visible, target.dont_care)
+            return losses.hard_silhouette_loss(silhouette, target.covered, target.dont_care)
         saturation = RenderSettings().saturation
         return losses.silhouette_loss(
-            silhouette, target.signed_px, target.visible, target.dont_care, softness_px, saturation
+            silhouette, target.signed_px, target.covered, target.dont_care, softness_px, saturation
         )
 
     def _depth(self, rendered: Tensor, depth: Tensor, known: Tensor, size: float) -> Tensor:
@@ -191,7 +191,7 @@ class Objective:
         # What hides one body is the other, so only what both know nothing about is left out.
         dont_care = seen.hand.dont_care & seen.object.dont_care & ~visible
         signed = torch.minimum(seen.hand.signed_px, seen.object.signed_px)
-        target = Target(visible, dont_care, signed, seen.hand.known | seen.object.known)
+        target = Target(visible, visible, dont_care, signed, seen.hand.known | seen.object.known)
         return self._image_terms("union", weights, image, target, size, 1.0)
 
     def _keypoint_terms(self, weights: BodyWeights, T_hand: TorchPose) -> Terms:

@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from fmh_ros.core.cues.completion import hidden_parts
 from fmh_ros.core.cues.types import HandObservation, PointMap, SceneMasks
 from fmh_ros.core.fields.render import camera_rays
 from fmh_ros.core.frame.camera import CameraModel
@@ -31,13 +32,14 @@ HALF_WEIGHT_SIGMA = 0.08
 class Target:
     """What is known of one body's image, (S, S).
 
-    visible : bool, the body is seen here; dont_care : bool, the other body, the image's border or (for the hand) the
-    forearm says nothing about it here.
-    signed_px : float32, distance to the visible outline in pixels, negative inside, exact within a few pixels.
+    visible : bool, the body is seen here; covered : bool, it is seen here or known to be behind the other body;
+    dont_care : bool, the other body, the image's border or (for the hand) the forearm says nothing about it here.
+    signed_px : float32, distance to the covered outline in pixels, negative inside, exact within a few pixels.
     known : bool, visible and depth is known and not at an edge.
     """
 
     visible: Tensor
+    covered: Tensor
     dont_care: Tensor
     signed_px: Tensor
     known: Tensor
@@ -102,6 +104,7 @@ def build_supervision(
     hand = _share(masks.hand, box, size)
     held = _share(masks.object, box, size)
     outside = _share(np.ones(masks.hand.shape, np.bool_), box, size) < 0.99
+    behind, empty = hidden_parts(masks)
     depth = None if points is None else _nearest(points.depth, box, size)
     normals = None if points is None or points.normals is None else _nearest(points.normals, box, size)
     hand_px = float(max(observation.box[2] - observation.box[0], observation.box[3] - observation.box[1]) * scale)
@@ -113,8 +116,9 @@ def build_supervision(
         camera,
         hand_visible=(hand > 0.5) & ~forearm,
         object_visible=held > 0.5,
+        object_covered=(held > 0.5) | (_share(behind, box, size) > 0.5),
         hand_dont_care=outside | _behind_wrist(keypoints, size, hand_px) | (held > 0.05),
-        object_dont_care=outside | beside_hand,
+        object_dont_care=outside | (beside_hand & (_share(empty, box, size) < 0.95)),
         depth=depth,
         normals=normals,
         depth_weight=1.0 / (1.0 + (sigma / HALF_WEIGHT_SIGMA) ** 2),
@@ -140,6 +144,7 @@ def make_supervision(
     depth_weight: float = 1.0,
     depth_sigma: float = 0.0,
     convention: Convention = "joints",
+    object_covered: NDArray[np.bool_] | None = None,
 ) -> Supervision:
     """Turn arrays in the crop of ``camera`` (S x S) into tensors and derive the rest; Supervision documents them."""
     finite = np.zeros(hand_visible.shape, np.bool_) if depth is None else np.isfinite(depth)
@@ -147,7 +152,7 @@ def make_supervision(
         camera,
         camera_rays(camera),
         _target(hand_visible, hand_dont_care, finite),
-        _target(object_visible, object_dont_care, finite),
+        _target(object_visible, object_dont_care, finite, object_covered),
         None if depth is None else torch.as_tensor(depth, dtype=torch.float32),
         None if normals is None else torch.as_tensor(normals, dtype=torch.float32),
         depth_weight,
@@ -158,18 +163,25 @@ def make_supervision(
     )
 
 
-def _target(visible: NDArray[np.bool_], dont_care: NDArray[np.bool_], finite: NDArray[np.bool_]) -> Target:
-    dont_care = dont_care & ~visible
-    certain = _signed_distance(visible)
-    possible = _signed_distance(visible | dont_care)
+def _target(
+    visible: NDArray[np.bool_],
+    dont_care: NDArray[np.bool_],
+    finite: NDArray[np.bool_],
+    covered: NDArray[np.bool_] | None = None,
+) -> Target:
+    covered = visible if covered is None else covered
+    dont_care = dont_care & ~covered
+    certain = _signed_distance(covered)
+    possible = _signed_distance(covered | dont_care)
     # Beside a region that may hide the body its outline is not known: don't care as far as the two readings differ.
-    ambiguous = ~visible & (certain - possible > 0.5) & (possible < 4.0)
+    ambiguous = ~covered & (certain - possible > 0.5) & (possible < 4.0)
     inner = cv2.erode(visible.astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
     known = (inner if inner.sum() >= 20 else visible) & finite
     return Target(
         torch.from_numpy(visible),
+        torch.from_numpy(covered),
         torch.from_numpy(dont_care | ambiguous),
-        torch.from_numpy(np.where(visible, possible, certain).astype(np.float32)),
+        torch.from_numpy(np.where(covered, possible, certain).astype(np.float32)),
         torch.from_numpy(known),
     )
 

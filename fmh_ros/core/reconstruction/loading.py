@@ -85,6 +85,7 @@ class ModelCache:
             generator=made["generator"],
             watcher=made["watcher"],
             regressor=made["hand_pose"],
+            amodal=made["amodal"],
             completer=made["completer"],
         )
 

@@ -18,7 +18,15 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from fmh_ros.core.backends import DTYPES, STAGES, BackEnd, check_options, find_backend
-from fmh_ros.core.cues.types import Completer, HandDetector, HandRegressor, PointMapper, Segmenter, Watcher
+from fmh_ros.core.cues.types import (
+    AmodalEstimator,
+    Completer,
+    HandDetector,
+    HandRegressor,
+    PointMapper,
+    Segmenter,
+    Watcher,
+)
 from fmh_ros.core.errors import ProfileError, UnsupportedPromptError
 from fmh_ros.core.guidance.config import PRESETS
 
@@ -38,7 +46,8 @@ DEFAULT = "embedded"
 class Stages:
     """One loaded back end per stage.
 
-    regressor : gives the hand's mesh in place of the fit of ``rig``; completer : paints what the hand hides.
+    regressor : gives the hand's mesh in place of the fit of ``rig``; amodal : estimates the hidden part's silhouette in
+    place of the segmenter; completer : paints what the hand hides.
     """
 
     detector: HandDetector
@@ -49,6 +58,7 @@ class Stages:
     generator: LatentShapeModel
     watcher: Watcher
     regressor: HandRegressor | None = None
+    amodal: AmodalEstimator | None = None
     completer: Completer | None = None
 
 

@@ -165,6 +165,9 @@ class Reconstructor:
         if points is not None:
             points = anchor_on_hand(points, hand, frame.camera, masks.hand)
         job.enter("complete")
+        if stages.amodal is not None:
+            masks = stages.amodal.estimate(frame, masks, points, hand)
+            chosen = replace(chosen, masks=masks)
         view = complete_view(frame, masks, points, hand)
         if stages.completer is not None:
             view, warnings = stages.completer.complete(frame, masks, view)
@@ -361,7 +364,12 @@ def _point_map(stages: Stages, frame: Frame, hand: HandObservation, masks: Scene
 def _versions(stages: Stages) -> dict[str, str]:
     """Versions of what made a result."""
     found = {"generator": stages.generator.name, "detector": stages.detector.name, "segmenter": stages.segmenter.name}
-    extra = {"hand": stages.regressor, "completer": stages.completer, "points": stages.monocular_points}
+    extra = {
+        "hand": stages.regressor,
+        "amodal": stages.amodal,
+        "completer": stages.completer,
+        "points": stages.monocular_points,
+    }
     found |= {stage: made.name for stage, made in extra.items() if made is not None}
     found["fmh_ros"] = __version__
     for package in ("torch", "numpy", "warp-lang"):

@@ -68,7 +68,9 @@ def _acceptable(buffers: Buffers, holds: bool) -> bool:
     return not holds or 0.002 * area < visible < 0.6 * area
 
 
-def draw_view(rng: Rng, scene: Scene, grasp: Grasp, holds: bool, size: int = VIEW_SIZE) -> View | None:
+def draw_view(
+    rng: Rng, scene: Scene, grasp: Grasp, holds: bool, size: int = VIEW_SIZE, *, shading: bool = True
+) -> View | None:
     """Draw one view of a scene; None when hand or object can hardly be seen in any of a few tries."""
     for _ in range(4):
         pose = draw_camera_pose(rng, grasp.keypoints.mean(0))
@@ -76,7 +78,7 @@ def draw_view(rng: Rng, scene: Scene, grasp: Grasp, holds: bool, size: int = VIE
         if keypoints[:, 2].min() < 0.08:
             continue
         camera = crop_camera(rng, keypoints, size)
-        buffers = scene.render(rng, camera, pose)
+        buffers = scene.render(rng, camera, pose, shading=shading)
         if _acceptable(buffers, holds):
             name = grasp.object.name if holds and grasp.object is not None else "none"
             return View(buffers, keypoints, camera, pose, holds, name)
