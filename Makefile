@@ -63,7 +63,7 @@ train-masks: setup-dev $(ENCODER)
 	$(BIN)/python -m fmh_ros.training.masks train $(RUNS)/masks/bank --encoder $(ENCODER)
 
 train-amodal: setup-dev
-	$(BIN)/python -m fmh_ros.training.amodal views $(RUNS)/amodal/views
+	$(BIN)/python -m fmh_ros.benchmark.training_views $(RUNS)/amodal/views
 	$(BIN)/python -m fmh_ros.training.amodal train $(RUNS)/amodal/views $(RUNS)/masks/bank \
 		--output fmh_ros/assets/amodal/amodal_network.safetensors
 

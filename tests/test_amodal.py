@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
+from fmh_ros.benchmark.training_views import write_views
 from fmh_ros.core.cues.amodal import WEIGHTS, AmodalNetworkEstimator
 from fmh_ros.core.cues.amodal_network import (
     DEPTH_LIMIT,
@@ -32,7 +33,7 @@ from fmh_ros.core.hand.rig import load_generic_rig
 from fmh_ros.core.hand.types import HandMesh
 from fmh_ros.core.transforms import Similarity
 from fmh_ros.training.amodal import draw_example, evaluate, train
-from fmh_ros.training.amodal_views import Views, load_views, write_views
+from fmh_ros.training.amodal_views import Views, load_views
 from fmh_ros.training.scenes import render
 from fmh_ros.training.scenes.views import draw_views
 
@@ -146,7 +147,9 @@ def test_a_turned_picture_gives_the_turned_estimate() -> None:
         replace(hand, T_camera_hand=pose),
     ).amodal_probability
     assert plain is not None and turned is not None
-    assert np.abs(np.rot90(plain) - turned).mean() < 0.01
+    behind = np.rot90(masks.hand)
+    assert np.abs(np.rot90(plain) - turned)[behind].mean() < 0.01
+    assert np.abs(np.rot90(plain, 2) - turned)[behind].mean() > 0.1, "another turn would not pass"
 
 
 def _strip(probability: float | None) -> tuple[Frame, SceneMasks, PointMap, HandMesh]:
@@ -216,3 +219,4 @@ def test_views_train_a_network_that_learns_from_them(tmp_path: Path) -> None:
 
 def test_the_weights_are_small_and_of_half_precision() -> None:
     assert WEIGHTS.stat().st_size < 4_000_000
+    assert {value.dtype for value in load_file(WEIGHTS).values()} == {torch.float16}

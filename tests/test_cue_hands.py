@@ -26,7 +26,7 @@ from fmh_ros.core.cues.foundation.hands import (
     make_hamer,
     make_vitpose,
 )
-from fmh_ros.core.cues.mask_predictor import Square
+from fmh_ros.core.cues.squares import Square
 from fmh_ros.core.cues.types import HandObservation
 from fmh_ros.core.errors import HandFitError, ModelFileError, ModelMissingError
 from fmh_ros.core.frame.camera import CameraModel

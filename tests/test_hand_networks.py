@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from fmh_ros.core.cues.foundation.hand_networks import read_weights
 from fmh_ros.core.cues.foundation.hands import HandBox, ManoRegressor, YoloHandBoxes, hand_crop, make_hamer
-from fmh_ros.core.cues.mask_predictor import Square
+from fmh_ros.core.cues.squares import Square
 from fmh_ros.core.errors import ModelFileError, ModelMissingError
 from fmh_ros.core.frame.camera import CameraModel
 from fmh_ros.core.frame.frame import Frame

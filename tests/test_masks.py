@@ -17,10 +17,11 @@ import fmh_ros
 from fmh_ros.core.cues.hand_detector import MediaPipeHandDetector
 from fmh_ros.core.cues.mask_inputs import CROP_SIZE, MAP_COUNT, MAP_SIZE, CropPrompt, guidance_maps
 from fmh_ros.core.cues.mask_network import MaskNetwork
-from fmh_ros.core.cues.mask_predictor import WEIGHTS, MaskPredictor, Prediction, Square, apply, invert
+from fmh_ros.core.cues.mask_predictor import WEIGHTS, MaskPredictor, Prediction
 from fmh_ros.core.cues.mask_refine import Canvas, refine
 from fmh_ros.core.cues.point_map import SensorPointMapper, normals_from_depth, remove_flying_pixels
 from fmh_ros.core.cues.segmenter import EmbeddedSegmenter
+from fmh_ros.core.cues.squares import Square, apply, invert
 from fmh_ros.core.cues.types import HandObservation, SceneMasks
 from fmh_ros.core.errors import EmptyObjectMaskError, ModelMissingError, NoObjectError
 from fmh_ros.core.frame.camera import camera_from_field_of_view

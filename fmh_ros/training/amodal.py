@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Trains the network that completes the object behind the hand, on views of ``fmh_ros.training.masks views``.
+"""Trains the network that completes the object behind the hand, on rendered views of grasps.
 
 ``python -m fmh_ros.training.amodal --help``.
 """
@@ -17,17 +17,17 @@ import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from fmh_ros.core.cues.amodal import crop_square
 from fmh_ros.core.cues.amodal_network import HAND, MAP_SIZE, OBJECT, AmodalInput, AmodalNetwork, amodal_maps
 from fmh_ros.core.cues.completion import GRASP_JOINTS
-from fmh_ros.core.cues.mask_predictor import Square, apply, invert
-from fmh_ros.core.hand.rig import load_generic_rig
-from fmh_ros.training.amodal_views import Views, load_views, scanned_objects, write_views
+from fmh_ros.core.cues.squares import Square, apply, invert
+from fmh_ros.training.amodal_views import Views, load_views
 from fmh_ros.training.masks_data import sensor_depth
 from fmh_ros.training.scenes import render
+from fmh_ros.training.weights import recent_average, scheduled_rate, write_half
 
 Rng = np.random.Generator
 FloatArray = NDArray[np.float64]
@@ -155,9 +155,7 @@ def train(
     network = AmodalNetwork()
     if start is not None:
         network.load_state_dict({k: v.float() for k, v in load_file(start).items()})
-    average = torch.optim.swa_utils.AveragedModel(
-        network, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(0.995)
-    )
+    average = recent_average(network)
     optimiser = torch.optim.AdamW(network.parameters(), lr=rate, weight_decay=1e-3)
     stream = _Stream(views, batch, seed)
     ahead = 4 if workers else None
@@ -168,9 +166,8 @@ def train(
         progress = (time.time() - begin) / (3600 * hours)
         if progress >= 1:
             break
-        now = rate * min(1.0, (step + 1) / 100) * (0.02 + 0.98 * 0.5 * (1 + np.cos(np.pi * progress)))
         for group in optimiser.param_groups:
-            group["lr"] = now
+            group["lr"] = scheduled_rate(rate, step, progress)
         value = loss(network(maps), maps, whole)
         optimiser.zero_grad()
         value.backward()  # type: ignore[no-untyped-call]
@@ -182,22 +179,15 @@ def train(
             log.info("step %d, %.0f s: %.4f", step, time.time() - begin, total / 100)
             total = 0.0
         if time.time() - saved > SAVE_S:
-            save(average.module, output)
+            write_half(average.module.state_dict(), output)
             saved = time.time()
-    save(average.module, output)
+    write_half(average.module.state_dict(), output)
     return average.module  # type: ignore[return-value]
-
-
-def save(network: torch.nn.Module, path: Path) -> None:
-    """Write the weights as fp16 safetensors, atomically."""
-    temporary = path.with_suffix(".part")
-    save_file({k: v.detach().half().contiguous() for k, v in network.state_dict().items()}, temporary)
-    temporary.rename(path)
 
 
 @torch.no_grad()
 def evaluate(network: AmodalNetwork, views: Views, count: int, seed: int = 0) -> dict[str, float]:
-    """Cross entropy, intersection over union and share of object among the hand's pixels of ``count`` examples."""
+    """Intersection over union and cross entropy (nats) at the hand's pixels of ``count`` examples."""
     rng = np.random.default_rng(seed)
     shared = united = pixels = 0
     entropy = 0.0
@@ -220,10 +210,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Train or evaluate; return the exit status."""
     parser = argparse.ArgumentParser(prog="python -m fmh_ros.training.amodal", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
-    make = commands.add_parser("views", help="render views of grasps")
-    make.add_argument("folder", type=Path, help="where they go; files already there are kept")
-    make.add_argument("--minutes", type=float, default=30.0)
-    make.add_argument("--seed", type=int, default=1)
     learn = commands.add_parser("train", help="train the network; writes its weights every two minutes")
     learn.add_argument("bank", type=Path, nargs="+", help="folders of views, also of fmh_ros.training.masks")
     learn.add_argument("--rate", type=float, default=2e-3, help="learning rate to begin with (default 2e-3)")
@@ -238,9 +224,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stderr)
     torch.set_num_threads(1)
-    if options.command == "views":
-        write_views(options.folder, load_generic_rig(), options.seed, options.minutes, scanned_objects())
-        return 0
     views = load_views(options.bank)
     log.info("%d views", len(views))
     if options.command == "train":

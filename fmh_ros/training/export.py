@@ -7,9 +7,9 @@ import argparse
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
 
 from fmh_ros.core.flow.embedded.model import WEIGHTS
+from fmh_ros.training.weights import write_half
 
 
 def export(autoencoder: Path, flow: Path, out: Path) -> None:
@@ -20,7 +20,7 @@ def export(autoencoder: Path, flow: Path, out: Path) -> None:
     tensors |= {f"velocity.{k}": v for k, v in saved["average"].items()}
     tensors |= {"latent.mean": saved["mean"], "latent.deviation": saved["deviation"]}
     out.parent.mkdir(parents=True, exist_ok=True)
-    save_file({k: v.half().contiguous() for k, v in tensors.items()}, out)
+    write_half(tensors, out)
 
 
 def main() -> None:

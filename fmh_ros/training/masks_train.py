@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -21,6 +21,7 @@ from fmh_ros.training.masks_data import IGNORED, Batch, ExampleSource
 from fmh_ros.training.precision import fast_autocast
 from fmh_ros.training.scenes.compose import Bank
 from fmh_ros.training.scenes.textures import Image, load_photos
+from fmh_ros.training.weights import recent_average, scheduled_rate, write_half
 
 log = logging.getLogger(__name__)
 
@@ -117,18 +118,7 @@ def save_network(network: nn.Module, config: TrainConfig) -> None:
     if config.start is not None and config.keep > 0:
         before = load_file(config.start)
         state = {k: v.lerp(before[k].to(v), config.keep) for k, v in state.items()}
-    state = {k: v.half().contiguous() for k, v in state.items()}
-    path = config.output
-    temporary = path.with_suffix(".part")
-    save_file(state, temporary)
-    temporary.rename(path)
-
-
-def _set_rate(optimiser: torch.optim.Optimizer, rate: float, step: int, progress: float) -> None:
-    """A hundred steps of warm-up, then half a cosine down to a fiftieth."""
-    now = rate * min(1.0, (step + 1) / 100) * (0.02 + 0.98 * 0.5 * (1 + np.cos(np.pi * progress)))
-    for group in optimiser.param_groups:
-        group["lr"] = now * group["factor"]
+    write_half(state, config.output)
 
 
 def train(config: TrainConfig) -> MaskNetwork:
@@ -138,9 +128,7 @@ def train(config: TrainConfig) -> MaskNetwork:
     photos = load_photos(config.photos)
     log.info("%d views, %d background pictures", views, len(photos))
     network = new_network(config).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    average = torch.optim.swa_utils.AveragedModel(
-        network, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(0.995), use_buffers=True
-    )
+    average = recent_average(network)
     freeze_pretrained(network)
     pretrained = [p for p in network.encoder.blocks[FROZEN_BLOCKS:].parameters() if p.requires_grad]
     fresh = [p for n, p in network.named_parameters() if not n.startswith("encoder.")]
@@ -154,7 +142,9 @@ def train(config: TrainConfig) -> MaskNetwork:
     while (progress := (time.time() - begin) / (3600 * config.hours)) < 1:
         network.train()
         freeze_pretrained(network)
-        _set_rate(optimiser, config.learning_rate, step, progress)
+        now = scheduled_rate(config.learning_rate, step, progress)
+        for group in optimiser.param_groups:
+            group["lr"] = now * group["factor"]
         batch = next(batches)
         with fast_autocast():
             output = network(batch.image.to(memory_format=torch.channels_last), batch.maps, FROZEN_BLOCKS)

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from fmh_ros.core.cues.amodal_network import HAND, MAP_SIZE, OBJECT, AmodalInput, AmodalNetwork, amodal_maps
 from fmh_ros.core.cues.completion import grasp_centre
-from fmh_ros.core.cues.mask_predictor import Square, apply, invert
+from fmh_ros.core.cues.squares import Square, apply, invert
 from fmh_ros.core.cues.types import PointMap, SceneMasks
 from fmh_ros.core.frame.frame import Frame
 from fmh_ros.core.hand.types import HandMesh

@@ -15,15 +15,14 @@ import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from fmh_ros.core.errors import ModelMissingError
+from fmh_ros.core.cues.mask_inputs import MAP_SIZE, stroke
+from fmh_ros.core.cues.shipped_weights import read_into
 
 FloatArray = NDArray[np.float64]
 Map = NDArray[np.float32]
 
-MAP_SIZE = 96
 #: Maps: object, hand, inside the photo, depth, depth known, five fingers, palm, the skeleton's near and far side, where
 #: it is, scale.
 MAP_COUNT = 15
@@ -33,6 +32,8 @@ HAND, OBJECT = 1, 2
 DEPTH_UNIT_M, DEPTH_LIMIT = 0.1, 2.0
 #: Half thickness of fingers and palm, metres, and how wide a usual crop is.
 FINGER_M, PALM_M, CROP_M = 0.008, 0.012, 0.35
+#: However near the hand is, no bone is drawn wider.
+MOST_STROKE_PX = 60
 _FINGERS = ((1, 2, 3, 4), (5, 6, 7, 8), (9, 10, 11, 12), (13, 14, 15, 16), (17, 18, 19, 20))
 _PALM = ((0, 1), (0, 5), (0, 9), (0, 13), (0, 17), (5, 9), (9, 13), (13, 17))
 #: Points along each bone that the skeleton's depth is drawn at, and the channels of the levels, coarser and coarser.
@@ -64,11 +65,11 @@ def amodal_maps(seen: AmodalInput) -> Map:
         maps[3] = np.where(known, _depth_units(np.nan_to_num(seen.depth)), 0)
         maps[4] = known
     pixels = np.clip(seen.joints[:, :2], -500, 500)
-    width = 2 * FINGER_M / seen.metres_per_px
+    finger_px, palm_px = (2 * min(half / seen.metres_per_px, MOST_STROKE_PX / 2) for half in (FINGER_M, PALM_M))
     for k, finger in enumerate(_FINGERS):
-        maps[5 + k] = _stroke(pixels[list(finger)], width)
+        maps[5 + k] = stroke(pixels[list(finger)], finger_px)
     for a, b in _PALM:
-        maps[10] = np.maximum(maps[10], _stroke(pixels[[a, b]], 2 * PALM_M / seen.metres_per_px))
+        maps[10] = np.maximum(maps[10], stroke(pixels[[a, b]], palm_px))
     near, far, where = _skeleton_depth(pixels, seen.joints[:, 2], seen.metres_per_px)
     maps[11], maps[12], maps[13] = near, far, where
     maps[14] = np.log(seen.metres_per_px * MAP_SIZE / CROP_M)
@@ -79,20 +80,13 @@ def _depth_units(metres: NDArray[np.floating]) -> Map:
     return np.asarray(np.clip(metres / DEPTH_UNIT_M, -DEPTH_LIMIT, DEPTH_LIMIT), np.float32)
 
 
-def _stroke(points: FloatArray, width: float) -> Map:
-    canvas = np.zeros((MAP_SIZE, MAP_SIZE), np.uint8)
-    fixed = np.round(points * 8).astype(np.int32)
-    cv2.polylines(canvas, [fixed], False, 255, int(np.clip(round(width), 1, 60)), cv2.LINE_AA, 3)
-    return (canvas / 255).astype(np.float32)
-
-
 def _skeleton_depth(pixels: FloatArray, depth: FloatArray, metres_per_px: float) -> tuple[Map, Map, Map]:
     """Depth of the nearest and of the farthest bone at each pixel, in units, and where there is any."""
     bones = [pair for finger in _FINGERS for pair in pairwise(finger)] + list(_PALM)
     joints = np.concatenate([pixels, depth[:, None]], 1)
     share = np.linspace(0, 1, _STEPS)[:, None]
     points = np.concatenate([joints[a] * (1 - share) + joints[b] * share for a, b in bones])
-    radius = int(np.clip(round(FINGER_M / metres_per_px), 1, 30))
+    radius = int(np.clip(round(FINGER_M / metres_per_px), 1, MOST_STROKE_PX // 2))
     order = np.argsort(points[:, 2])
     empty = np.float32(99)
     drawn = []
@@ -140,23 +134,10 @@ class AmodalNetwork(nn.Module):
 
     @classmethod
     def from_file(cls, path: Path) -> AmodalNetwork:
-        """Load weights for inference in fp32. Raises ModelMissingError when they are missing or of another network."""
-        if not path.is_file():
-            raise ModelMissingError(
-                f"The amodal network's weights {path} are missing",
-                expected="the file that ships with the package",
-                change="Reinstall the package, or train it with python -m fmh_ros.training.amodal",
-            )
+        """Load weights for inference. Raises ModelMissingError when they are missing or of another network."""
         network = cls()
-        try:
-            network.load_state_dict({key: value.float() for key, value in load_file(path).items()})
-        except RuntimeError as error:
-            raise ModelMissingError(
-                f"{path} does not fit the amodal network",
-                expected="the weights that ship with this version",
-                change="Reinstall the package",
-            ) from error
-        return network.eval()
+        read_into(network, path, "amodal network", "fmh_ros.training.amodal")
+        return network
 
     def forward(self, maps: Tensor) -> Tensor:
         """Return the logits."""

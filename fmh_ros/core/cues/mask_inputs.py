@@ -39,7 +39,8 @@ def hand_size_px(keypoints: FloatArray) -> float:
     return float(np.ptp(keypoints, axis=0).max())
 
 
-def _stroke(points: FloatArray, width: float) -> NDArray[np.float32]:
+def stroke(points: FloatArray, width: float) -> NDArray[np.float32]:
+    """Draw a line through points (N, 2), pixels of a map, so many pixels wide: (MAP_SIZE, MAP_SIZE), 0 to 1."""
     canvas = np.zeros((MAP_SIZE, MAP_SIZE), np.uint8)
     fixed = np.round(np.clip(points, -500, 500) * 8).astype(np.int32)
     cv2.polylines(canvas, [fixed], False, 255, max(round(width), 1), cv2.LINE_AA, 3)
@@ -65,14 +66,14 @@ def guidance_maps(
     size = hand_size_px(points)
     maps = np.zeros((MAP_COUNT, MAP_SIZE, MAP_SIZE), np.float32)
     for k, finger in enumerate(_FINGERS):
-        maps[k] = _stroke(points[list(finger)], 0.09 * size)
+        maps[k] = stroke(points[list(finger)], 0.09 * size)
     palm = np.zeros((MAP_SIZE, MAP_SIZE), np.uint8)
     hull = cv2.convexHull(np.clip(points[list(_PALM)], -500, 500).astype(np.float32))
     cv2.fillConvexPoly(palm, np.round(hull * 8).astype(np.int32), 255, cv2.LINE_AA, 3)
     maps[5] = palm.astype(np.float32) / 255
     back = points[0] - points[[5, 9, 13, 17]].mean(0)
     reach = points[0] + back / (np.linalg.norm(back) + 1e-6) * 1.6 * size
-    maps[6] = _stroke(np.stack([points[0], reach]), 0.25 * size)
+    maps[6] = stroke(np.stack([points[0], reach]), 0.25 * size)
     if prompt.box is not None:
         low = (np.array(prompt.box[:2]) + 0.5) * ratio - 0.5
         high = (np.array(prompt.box[2:]) + 0.5) * ratio - 0.5

@@ -10,11 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from fmh_ros.core.cues.mask_inputs import MAP_COUNT
-from fmh_ros.core.errors import ModelMissingError
+from fmh_ros.core.cues.shipped_weights import read_into
 
 #: Inverted residual blocks: input and output channels, kernel, stride, expansion.
 _BLOCKS: tuple[tuple[int, int, int, int, int], ...] = (
@@ -159,18 +158,10 @@ class MaskNetwork(nn.Module):
 
     @classmethod
     def from_file(cls, path: Path) -> MaskNetwork:
-        """Load weights (safetensors of any floating type) for inference in fp32."""
+        """Load weights for inference. Raises ModelMissingError when they are missing or of another network."""
         network = cls()
-        state = {key: value.float() for key, value in load_file(path).items()}
-        missing, unexpected = network.load_state_dict(state, strict=False)
-        wrong = [key for key in missing if not key.endswith("num_batches_tracked")] + unexpected
-        if wrong:
-            raise ModelMissingError(
-                f"{path} does not fit the mask network: {', '.join(wrong[:4])}",
-                expected="the weights that ship with this version",
-                change="Reinstall the package",
-            )
-        return network.eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
+        read_into(network, path, "mask network", "fmh_ros.training.masks")
+        return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
 
     def forward(self, image: Tensor, maps: Tensor, frozen_blocks: int = 0) -> MaskOutput:
         """Run on images (N, 3, CROP_SIZE, CROP_SIZE) in 0..255 and guidance maps (N, MAP_COUNT, half, half)."""

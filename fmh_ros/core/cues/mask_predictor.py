@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from fmh_ros.core.cues.depth_evidence import find_evidence, weigh
 from fmh_ros.core.cues.mask_inputs import CROP_FACTOR, CROP_SIZE, CropPrompt, guidance_maps, hand_size_px
 from fmh_ros.core.cues.mask_network import MaskNetwork
+from fmh_ros.core.cues.squares import Square, apply, cut, invert
 from fmh_ros.core.cues.types import HandObservation
-from fmh_ros.core.errors import ModelMissingError
 from fmh_ros.core.frame.frame import Frame, ObjectPrompt
 
 FloatArray = NDArray[np.float64]
@@ -34,23 +34,6 @@ SECOND_LOOK: tuple[tuple[float, float], ...] = ((1.25, 0.0), (1.5, -7.0))
 
 
 @dataclass(frozen=True)
-class Square:
-    """A square of the frame, turned: centre (2,) px, side px, angle radians (of the crop's x axis in the frame)."""
-
-    centre: FloatArray
-    side: float
-    angle: float = 0.0
-
-    def to_frame(self, size: int) -> FloatArray:
-        """(2, 3) affine map from pixels of a size x size crop to pixels of the frame."""
-        step = self.side / size
-        c, s = step * np.cos(self.angle), step * np.sin(self.angle)
-        linear = np.array([[c, -s], [s, c]])
-        offset = self.centre - linear @ np.full(2, (size - 1) / 2)
-        return np.concatenate([linear, offset[:, None]], 1)
-
-
-@dataclass(frozen=True)
 class Prediction:
     """What the network says on a canvas (CANVAS_SIZE, CANVAS_SIZE) that lies over ``square`` of the frame.
 
@@ -63,17 +46,6 @@ class Prediction:
     amodal: Map
     known: NDArray[np.bool_]
     holds: float
-
-
-def invert(affine: FloatArray) -> FloatArray:
-    """Inverse of a (2, 3) affine map."""
-    return np.asarray(cv2.invertAffineTransform(affine), np.float64)
-
-
-def apply(affine: FloatArray, points: FloatArray) -> FloatArray:
-    """Map points (N, 2) by a (2, 3) affine map."""
-    result: FloatArray = np.asarray(points, np.float64) @ affine[:, :2].T + affine[:, 2]
-    return result
 
 
 @contextmanager
@@ -97,12 +69,6 @@ class MaskPredictor:
     def load(self) -> MaskNetwork:
         """Return the network. Raises ModelMissingError when the weights are not there."""
         if self._network is None:
-            if not self.weights.is_file():
-                raise ModelMissingError(
-                    f"The mask network's weights {self.weights} are missing",
-                    expected="the file that ships with the package",
-                    change="Reinstall the package, or train it with python -m fmh_ros.training.masks",
-                )
             self._network = MaskNetwork.from_file(self.weights)
         return self._network
 
@@ -208,18 +174,6 @@ def _trust(inside: NDArray[np.bool_], size: int) -> Map:
     share = cv2.resize(inside.astype(np.float32), (size, size), interpolation=cv2.INTER_AREA) > 0.5
     ramp = np.minimum(np.linspace(0, 2, size), np.linspace(2, 0, size)).clip(0.15, 1)
     return (share * ramp[:, None] * ramp[None]).astype(np.float32)
-
-
-def cut(image: NDArray[np.uint8], to_frame: FloatArray, size: int) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
-    """Resample a square of an image (H, W, C): (size, size, C), black outside, and where it is inside."""
-    scale = float(np.hypot(*to_frame[:, 0]))
-    # Smooth before taking every n-th pixel.
-    source = image if scale < 1.5 else cv2.GaussianBlur(image, (0, 0), 0.4 * scale)
-    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-    crop = cv2.warpAffine(source, to_frame, (size, size), flags=flags)
-    ones = np.full(image.shape[:2], 255, np.uint8)
-    inside = cv2.warpAffine(ones, to_frame, (size, size), flags=cv2.INTER_NEAREST | cv2.WARP_INVERSE_MAP) > 0
-    return np.asarray(crop, np.uint8), inside
 
 
 def _relative_depth(frame: Frame, keypoints: FloatArray, to_frame: FloatArray) -> Map:

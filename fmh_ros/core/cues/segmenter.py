@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 from fmh_ros.core.cues.mask_beyond import join_beyond
 from fmh_ros.core.cues.mask_colours import take_back
 from fmh_ros.core.cues.mask_growth import grow
-from fmh_ros.core.cues.mask_predictor import CANVAS_SIZE, MaskPredictor, Prediction, apply, canvas_depth, cut, invert
+from fmh_ros.core.cues.mask_predictor import CANVAS_SIZE, MaskPredictor, Prediction, canvas_depth
 from fmh_ros.core.cues.mask_refine import Canvas, fingers_near, refine
 from fmh_ros.core.cues.plain_background import find_thing
+from fmh_ros.core.cues.squares import apply, cut, invert
 from fmh_ros.core.cues.types import HandObservation, SceneMasks
 from fmh_ros.core.errors import EmptyObjectMaskError, NoObjectError
 from fmh_ros.core.frame.frame import Frame, ObjectPrompt

@@ -116,8 +116,9 @@ class ObjectView:
     object, so its axes are the view frame's. The cube's middle slice fills the crop.
 
     camera : the virtual camera's intrinsics; its width and height are the arrays' size S.
-    mask : (S, S) float32 in 0..1, visible object.
-    unknown : (S, S) bool, hidden by the hand or outside the image: may or may not be object, never background.
+    mask : (S, S) float32 in 0..1, the object, seen or surely behind the hand.
+    unknown : (S, S) bool, hidden by the hand or outside the image: may or may not be object, never background. Where it
+        is nearly sure what the hand hides it is not unknown.
     depth : (S, S) float32 metres along the virtual camera's z, NaN where unknown, or None; normals : (S, S, 3) float32
         in the virtual camera's axes, towards the camera, NaN where unknown, or None; image : (T, T, 3) uint8 RGB of the
         same crop with everything but the object white, T at least S.

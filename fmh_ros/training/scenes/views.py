@@ -71,7 +71,10 @@ def _acceptable(buffers: Buffers, holds: bool) -> bool:
 def draw_view(
     rng: Rng, scene: Scene, grasp: Grasp, holds: bool, size: int = VIEW_SIZE, *, shading: bool = True
 ) -> View | None:
-    """Draw one view of a scene; None when hand or object can hardly be seen in any of a few tries."""
+    """Draw one view of a scene; None when hand or object can hardly be seen in any of a few tries.
+
+    shading : as in `Scene.render`; without it there is only geometry.
+    """
     for _ in range(4):
         pose = draw_camera_pose(rng, grasp.keypoints.mean(0))
         keypoints = pose.apply(grasp.keypoints)

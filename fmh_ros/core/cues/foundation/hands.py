@@ -22,7 +22,7 @@ import torch
 from numpy.typing import NDArray
 
 from fmh_ros.core.cues.foundation.hand_networks import load_regressor
-from fmh_ros.core.cues.mask_predictor import Square, cut
+from fmh_ros.core.cues.squares import Square, cut
 from fmh_ros.core.cues.types import HandDetector, HandObservation
 from fmh_ros.core.errors import HandFitError, ModelFileError, ModelMissingError
 from fmh_ros.core.frame.camera import CameraModel

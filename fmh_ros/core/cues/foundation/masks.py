@@ -30,8 +30,8 @@ from fmh_ros.core.cues.foundation.finders import (
 )
 from fmh_ros.core.cues.foundation.promptable import MaskPrompt, PromptableNetwork, SamNetwork
 from fmh_ros.core.cues.mask_inputs import hand_size_px
-from fmh_ros.core.cues.mask_predictor import Square, apply, cut, invert
 from fmh_ros.core.cues.segmenter import check_object, inside_box, object_warnings, to_frame_map
+from fmh_ros.core.cues.squares import Square, apply, cut, invert
 from fmh_ros.core.cues.types import HandObservation, ObjectNamer, SceneMasks, Segmenter
 from fmh_ros.core.errors import NoObjectError
 from fmh_ros.core.frame.frame import Frame, ObjectPrompt

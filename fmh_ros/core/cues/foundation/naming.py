@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 
 from fmh_ros.core.cues.foundation.qwen_inputs import QwenInputs
 from fmh_ros.core.cues.mask_inputs import hand_size_px
-from fmh_ros.core.cues.mask_predictor import Square, cut
+from fmh_ros.core.cues.squares import Square, cut
 from fmh_ros.core.cues.types import HandObservation
 from fmh_ros.core.errors import RemoteModelError
 from fmh_ros.core.frame.frame import Frame
