@@ -52,6 +52,10 @@ def test_what_is_not_for_ros_imports_without_ros(package: str) -> None:
     assert import_all(f"fmh_ros.{package}", ("rclpy", "sensor_msgs", "follow_my_hold")) > 0
 
 
+def test_the_benchmark_builds_on_training_and_not_the_other_way_round() -> None:
+    assert import_all("fmh_ros.training", ("fmh_ros.benchmark",)) > 15
+
+
 def import_modules(names: tuple[str, ...], blocked: tuple[str, ...]) -> None:
     code = "import importlib, sys\n"
     code += f"for name in {blocked!r}: sys.modules[name] = None\n"
